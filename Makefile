@@ -1,0 +1,28 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test test-all lint clean
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(STAMP)
+
+demo: $(STAMP)      ## stream a held-out walkthrough through the shipped model and ask it questions
+	$(BIN)/spatial-ttt demo
+
+test: $(STAMP)      ## lint, types, and every test that needs no GPU and no minutes
+	scripts/check $(BIN)
+	$(BIN)/python -m pytest -m "not gpu and not slow"
+
+test-all: $(STAMP)  ## the slow ones too
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	scripts/check $(BIN)
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info

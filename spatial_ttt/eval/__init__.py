@@ -1,0 +1,1 @@
+"""Evaluation: benchmarks, scores, controls and reports."""

@@ -1,0 +1,1 @@
+"""The network: fast weights, hybrid decoder, vision; tensors only."""

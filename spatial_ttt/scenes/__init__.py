@@ -1,0 +1,1 @@
+"""Scenes: types, readers, procedural homes, rendering, descriptions, questions. Imports no torch."""

@@ -1,0 +1,1 @@
+"""A server of streaming sessions and its clients."""

@@ -1,0 +1,1 @@
+"""Tools for checking this package: golden vectors, small checkpoints."""

@@ -1,0 +1,1 @@
+"""Training: packed data, parameter groups, FSDP, the trainer."""
