@@ -1,0 +1,144 @@
+"""Causal attention over what has been seen: all of it (anchors) or the last W tokens (TTT layers).
+
+Shapes: q [B, H, L, Dh]; k, v [B, Hkv, N, Dh] with rotary positions applied; grouped-query heads. Past keys
+come first, so query i of L sees keys up to N - L + i. `branches` > 1 says that the L new tokens are
+that many independent continuations of the same past, each L / branches long.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class KVCache(NamedTuple):
+    """Keys and values of an attention layer, the oldest first: [B, Hkv, capacity, Dh], `length` in use.
+
+    Without gradients the buffers grow by doubling and are appended to in place. `high_water` is shared by all
+    holders of the buffers: only the one whose end it marks may append in place, any other copies
+    first, so a fork never disturbs its parent.
+    """
+
+    keys: Tensor
+    values: Tensor
+    length: int
+    high_water: list[int]
+
+    @property
+    def past(self) -> tuple[Tensor, Tensor]:
+        """Keys and values in use, [B, Hkv, length, Dh]."""
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes in use (the capacity may be up to twice that)."""
+        return 2 * self.keys[:, :, : self.length].numel() * self.keys.element_size()
+
+
+def append(cache: KVCache | None, keys: Tensor, values: Tensor) -> KVCache:
+    """The cache with new keys and values [B, Hkv, L, Dh] at its end."""
+    length = keys.shape[2]
+    if cache is None:
+        return KVCache(keys, values, length, [length])
+    total = cache.length + length
+    if torch.is_grad_enabled() and (keys.requires_grad or cache.keys.requires_grad):
+        joined = (torch.cat(pair, dim=2) for pair in zip(cache.past, (keys, values), strict=True))
+        return KVCache(*joined, total, [total])
+    if cache.high_water[0] != cache.length or cache.keys.shape[2] < total:
+        cache = _with_room(cache, max(total, 2 * cache.length))
+    cache.keys[:, :, cache.length : total] = keys
+    cache.values[:, :, cache.length : total] = values
+    cache.high_water[0] = total
+    return cache._replace(length=total)
+
+
+def _with_room(cache: KVCache, capacity: int) -> KVCache:
+    batch, heads, _, dim = cache.keys.shape
+    buffers = []
+    for old in cache.past:
+        buffer = old.new_empty(batch, heads, capacity, dim)
+        buffer[:, :, : cache.length] = old
+        buffers.append(buffer)
+    return KVCache(buffers[0], buffers[1], cache.length, [cache.length])
+
+
+def release(cache: KVCache, length: int) -> None:
+    """Give back what a dropped fork appended after `length`, so that its parent may append in place."""
+    if cache.high_water[0] == cache.length:
+        cache.high_water[0] = length
+
+
+def causal_mask(length: int, total: int, window: int | None, branches: int, device: torch.device) -> Tensor:
+    """Who may see whom, [L, N] bool: causal, within `window` tokens, and not across branches."""
+    past = total - length
+    size = length // branches
+    index = torch.arange(length, device=device)
+    branch, step = index // size, index % size
+    seen = torch.arange(past, device=device)
+    age = past + step[:, None] - seen[None, :]  # of past keys, in tokens of this continuation
+    own = step[:, None] - step[None, :]
+    same = branch[:, None] == branch[None, :]
+    visible = torch.cat((age >= 0, same & (own >= 0)), dim=1)
+    if window is not None:
+        visible &= torch.cat((age < window, own < window), dim=1)
+    return visible
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, branches: int = 1
+) -> Tensor:
+    """Attention of the last L of N tokens, [B, H, L, Dh]; `window` limits it to the last W keys."""
+    length, total = q.shape[2], k.shape[2]
+    if branches > 1 or window is None or total <= window:
+        return _attend_all(q, k, v, branches, window)
+    if length == 1:
+        return _sdpa(q, k[:, :, -window:], v[:, :, -window:], None)
+    # Blocks of queries keep the mask at [W, 2 W] however long the sequence is.
+    pieces = []
+    past = total - length
+    for start in range(0, length, window):
+        stop = min(length, start + window)
+        low = max(0, past + start - window + 1)
+        high = past + stop
+        mask = causal_mask(stop - start, high - low, window, 1, q.device)
+        pieces.append(_sdpa(q[:, :, start:stop], k[:, :, low:high], v[:, :, low:high], mask))
+    return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
+
+
+_QUERY_BLOCK = 1024
+
+
+def _attend_all(q: Tensor, k: Tensor, v: Tensor, branches: int, window: int | None) -> Tensor:
+    length, total = q.shape[2], k.shape[2]
+    if branches > 1:
+        return _sdpa(q, k, v, causal_mask(length, total, window, branches, q.device))
+    if length == 1:
+        return _sdpa(q, k, v, None)
+    if length == total:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    pieces = []
+    for start in range(0, length, _QUERY_BLOCK):
+        stop = min(length, start + _QUERY_BLOCK)
+        high = total - length + stop
+        mask = causal_mask(stop - start, high, None, 1, q.device)
+        pieces.append(_sdpa(q[:, :, start:stop], k[:, :, :high], v[:, :, :high], mask))
+    return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+
+
+def keep_window(cache: tuple[Tensor, Tensor] | None, k: Tensor, v: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """Past and new keys and values joined: [B, Hkv, <= W + L, Dh] each; slice the last W to carry on."""
+    if cache is None:
+        return k, v
+    return torch.cat((cache[0], k), dim=2), torch.cat((cache[1], v), dim=2)
+
+
+def last(x: Tensor, window: int) -> Tensor:
+    """The last W tokens of [B, Hkv, N, Dh], as a copy that does not keep the rest alive."""
+    return x if x.shape[2] <= window else x[:, :, -window:].clone()

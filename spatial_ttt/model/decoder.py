@@ -1,0 +1,153 @@
+"""The hybrid decoder: a stack of transducers over a stream of tokens.
+
+Each layer takes a piece of the stream with its own state and returns the tokens that are now
+determined, in order. Training, prefill, streaming and decoding are this one path:
+
+    embed -> [layer 0] -> tokens -> [layer 1] -> ... -> norm -> hidden states of determined tokens
+
+An anchor returns what it gets; a TTT layer lags by one slot while a video is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from spatial_ttt.errors import ConfigError
+from spatial_ttt.model import state as st
+from spatial_ttt.model.attention import KVCache
+from spatial_ttt.model.configuration import TTTConfig
+from spatial_ttt.model.holding import plan
+from spatial_ttt.model.layers import MLP, RMSNorm, RotaryEmbedding
+from spatial_ttt.model.layout import Layout, join, positions, split
+from spatial_ttt.model.state import DecoderState, Held, LayerState, Tokens, TTTState
+from spatial_ttt.model.ttt import Attention, TTTAttention
+
+
+class AnchorLayer(nn.Module):
+    """An untouched decoder layer: full attention, then the MLP."""
+
+    def __init__(self, text: Any) -> None:
+        super().__init__()
+        self.self_attn = Attention(text)
+        _add_rest(self, text)
+
+    def forward(
+        self, tokens: Tokens, state: LayerState, branches: int = 1, keep_state: bool = True
+    ) -> tuple[Tokens, LayerState]:
+        """All tokens are determined at once; the state is the cache of all keys and values."""
+        mixed, cache = self.self_attn(
+            self.input_layernorm(tokens.hidden), tokens.rope, cast(KVCache | None, state), branches
+        )
+        return _finish(self, tokens, mixed), cache
+
+
+class TTTLayer(nn.Module):
+    """A decoder layer whose attention is a window beside fast weights."""
+
+    def __init__(self, text: Any, config: TTTConfig) -> None:
+        super().__init__()
+        self.self_attn = TTTAttention(text, config)
+        _add_rest(self, text)
+
+    def forward(
+        self, tokens: Tokens, state: LayerState, branches: int = 1, keep_state: bool = True
+    ) -> tuple[Tokens, LayerState]:
+        """Return the determined tokens; hold the rest back in the state."""
+        attn = self.self_attn
+        past = cast(TTTState | None, state) or attn.empty_state(tokens.hidden.shape[0], tokens.hidden.dtype)
+        projected = attn.project(self.input_layernorm(tokens.hidden))
+        if past.held is not None:
+            layout = join(past.held.tokens.layout, tokens.layout)
+            tokens = st.cat_tokens(past.held.tokens, tokens, layout)
+            projected = st.cat_projected(past.held.projected, projected)
+        context = past.context
+        todo = plan(tokens.layout, context.grid if context else None, attn.config.convolution)
+        fast, context = attn.convolve(projected.fast, todo, context)
+        front, back = split(tokens.layout, todo.released)
+        held = None
+        if back:
+            held = Held(
+                st.slice_tokens(tokens, todo.released, tokens.length, back),
+                st.slice_projected(projected, todo.released, tokens.length),
+            )
+            held = held if torch.is_grad_enabled() else st.own(held)
+        past = past._replace(held=held, context=context)
+        ready = st.slice_tokens(tokens, 0, todo.released, front)
+        if not todo.released:
+            return ready, past
+        released = st.slice_projected(projected, 0, todo.released)._replace(fast=fast)
+        mixed, past = attn.mix(released, ready.rope, past, branches=branches, keep_state=keep_state)
+        return _finish(self, ready, mixed), past
+
+
+def _add_rest(layer: nn.Module, text: Any) -> None:
+    layer.mlp = MLP(text.hidden_size, text.intermediate_size)
+    layer.input_layernorm = RMSNorm(text.hidden_size, text.rms_norm_eps)
+    layer.post_attention_layernorm = RMSNorm(text.hidden_size, text.rms_norm_eps)
+
+
+def _finish(layer: Any, tokens: Tokens, mixed: Tensor) -> Tokens:
+    """Residuals, MLP, and the DeepStack features due after this layer."""
+    hidden = tokens.hidden + mixed
+    hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    deepstack = tokens.deepstack
+    if deepstack is not None:
+        hidden = hidden + deepstack[0]
+        deepstack = deepstack[1:] if deepstack.shape[0] > 1 else None
+    return tokens._replace(hidden=hidden, deepstack=deepstack)
+
+
+class HybridDecoder(nn.Module):
+    """Token embeddings, layers by pattern, final norm (named as Qwen3-VL's language model)."""
+
+    def __init__(self, text: Any, config: TTTConfig) -> None:
+        super().__init__()
+        rope_type = text.rope_parameters.get("rope_type", "default")
+        if rope_type != "default":
+            raise ConfigError(f"rope_type must be 'default' (Qwen3-VL's interleaved mRoPE), got {rope_type!r}")
+        self.embed_tokens = nn.Embedding(text.vocab_size, text.hidden_size, text.pad_token_id)
+        self.layers = nn.ModuleList(
+            TTTLayer(text, config) if kind == "ttt" else AnchorLayer(text)
+            for kind in config.layer_types(text.num_hidden_layers)
+        )
+        self.norm = RMSNorm(text.hidden_size, text.rms_norm_eps)
+        self.rotary_emb = RotaryEmbedding(text)
+        self.gradient_checkpointing = False
+
+    def start(self) -> DecoderState:
+        """The state before the first token."""
+        return DecoderState((None,) * len(self.layers), 0, 0)
+
+    def tokens(
+        self, hidden: Tensor, layout: Layout, position: int, deepstack: Tensor | None = None
+    ) -> tuple[Tokens, int]:
+        """Give embedded tokens [B, L, D] their positions; returns the next position too."""
+        where, following = positions(layout, position, hidden.device)
+        rope = self.rotary_emb(where[:, None].expand(-1, hidden.shape[0], -1), hidden.dtype)
+        return Tokens(hidden, rope, deepstack, layout), following
+
+    def forward(
+        self, tokens: Tokens, state: DecoderState, *, branches: int = 1, keep_state: bool = True
+    ) -> tuple[Tokens, DecoderState]:
+        """Push a piece through all layers.
+
+        Returns the tokens determined by it, after the final norm, and the new state (the position is
+        the caller's). With `branches` > 1 the piece holds that many independent continuations
+        and the returned state is not to be used; `keep_state=False` says the same.
+        """
+        count = tokens.length
+        layers = []
+        for layer, past in zip(self.layers, state.layers, strict=True):
+            step = cast("Callable[..., tuple[Tokens, LayerState]]", layer)
+            if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+                tokens, new = checkpoint(step, tokens, past, branches, keep_state, use_reentrant=False)
+            else:
+                tokens, new = step(tokens, past, branches, keep_state)
+            layers.append(new)
+        state = state._replace(layers=tuple(layers), num_tokens=state.num_tokens + count)
+        return tokens._replace(hidden=self.norm(tokens.hidden)), state

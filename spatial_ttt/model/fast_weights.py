@@ -1,0 +1,185 @@
+"""The fast-weight rule, written once: apply, gradient, commit, scan.
+
+Shapes: B batch, H fast heads, L tokens, D channels of a fast head (keys, queries and values), F fast hidden size.
+A scan applies before it writes: inside a chunk every output uses the weights made from strictly
+earlier chunks, and a full chunk is written when the first token after it arrives. Because all
+tokens of a chunk are written with the weights of its start, their gradients add up: the state keeps
+sums instead of keys and values. Source: Spatial-TTT, section 3, and LaCT's large-chunk update.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spatial_ttt.errors import ConfigError
+from spatial_ttt.model.configuration import TTTConfig
+from spatial_ttt.model.newton_schulz import newton_schulz
+
+ROW_EPS = 1e-5
+
+
+class FastWeights(NamedTuple):
+    """The fast network f(z) = down [ silu(gate z) * (up z) ]; also a gradient or a momentum of it."""
+
+    gate: Tensor  # [B, H, F, D]
+    up: Tensor  # [B, H, F, D]
+    down: Tensor  # [B, H, D, F]
+
+
+class FastInputs(NamedTuple):
+    """What one scan reads, per token."""
+
+    query: Tensor  # [B, H, L, D]
+    key: Tensor  # [B, H, L, D]
+    value: Tensor  # [B, H, L, D]
+    lr: Tensor  # [B, H, L, 3] inner learning rates of gate, down, up
+    momentum: Tensor  # [B, H, L] in 0..1
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.query.shape[2]
+
+    def cut(self, start: int, stop: int) -> FastInputs:
+        """Tokens start..stop-1."""
+        return FastInputs(*(x[:, :, start:stop] for x in self))
+
+
+class FastState(NamedTuple):
+    """Everything a TTT layer's fast weights carry from token to token; its size never changes."""
+
+    weights: FastWeights  # in use now
+    master: FastWeights | None  # pre-norm: the unnormalised sum of all writes
+    momentum: FastWeights | None  # the last write before orthogonalisation; None: no write yet
+    gradient: FastWeights | None  # sum over the open chunk; None: the chunk is empty
+    beta_sum: Tensor | None  # [B, H] sum of the open chunk's momentum factors
+    count: int  # tokens in the open chunk, 0..chunk_size
+
+
+def initial_state(initial: FastWeights, batch: int) -> FastState:
+    """The state before the first token: the trained weights ([H, ...] each) for every row."""
+    weights = FastWeights(*(w.expand(batch, *w.shape) for w in initial))
+    return FastState(weights, None, None, None, None, 0)
+
+
+def apply(weights: FastWeights, query: Tensor) -> Tensor:
+    """f(query): [B, H, L, D] -> [B, H, L, D] in the query's dtype (eq. 2 of the paper)."""
+    gate, up, down = (w.to(query.dtype) for w in weights)
+    hidden = F.silu(query @ gate.mT) * (query @ up.mT)
+    return hidden @ down.mT
+
+
+def gradient(weights: FastWeights, inputs: FastInputs) -> FastWeights:
+    """Negative gradient of -sum_t lr_t <f(k_t), v_t>, in closed form and in the weights' precision."""
+    key, value = inputs.key, inputs.value
+    dtype, exact = key.dtype, weights.gate.dtype
+    gate, up, down = (w.to(dtype) for w in weights)
+    lr = inputs.lr.to(exact)
+    lr_gate, lr_down, lr_up = lr[..., 0:1], lr[..., 1:2], lr[..., 2:3]
+    a = (key @ gate.mT).to(exact)  # [B, H, L, F]
+    u = (key @ up.mT).to(exact)
+    e = (value @ down).to(exact)
+    s = torch.sigmoid(a)
+    silu = a * s
+    d_gate = e * u * s * (1 + a * (1 - s)) * lr_gate
+    d_up = e * silu * lr_up
+    d_down = silu * u * lr_down
+    return FastWeights(
+        gate=(d_gate.to(dtype).mT @ key).to(exact),
+        up=(d_up.to(dtype).mT @ key).to(exact),
+        down=(value.mT @ d_down.to(dtype)).to(exact),
+    )
+
+
+def normalise_rows(weights: Tensor, target: Tensor) -> Tensor:
+    """Give every row of `weights` [..., R, C] the norm `target` [..., R, 1]."""
+    return weights / (weights.norm(dim=-1, keepdim=True) + ROW_EPS) * target
+
+
+def commit(state: FastState, initial: FastWeights, config: TTTConfig) -> FastState:
+    """Write the open chunk into the weights: momentum, Newton-Schulz, add, restore the row norms.
+
+    `initial` holds the trained weights [H, ...]; their row norms are kept for ever. The only place
+    where fast weights change.
+    """
+    assert state.gradient is not None and state.beta_sum is not None, "no open chunk to commit"
+    write = state.gradient
+    if config.use_momentum and state.momentum is not None:
+        beta = (state.beta_sum / state.count)[..., None, None]
+        write = FastWeights(*(g + beta * m for g, m in zip(write, state.momentum, strict=True)))
+    momentum = write if config.use_momentum else None
+    delta = orthogonalise(write, config.newton_schulz_dtype) if config.use_muon else write
+    base = state.weights if state.master is None else state.master
+    total = FastWeights(*(w + d for w, d in zip(base, delta, strict=True)))
+    norms = (w.norm(dim=-1, keepdim=True) for w in initial)
+    weights = FastWeights(*(normalise_rows(w, n) for w, n in zip(total, norms, strict=True)))
+    master = total if config.norm_placement == "pre" else None
+    return FastState(weights, master, momentum, None, None, 0)
+
+
+def orthogonalise(write: FastWeights, dtype: str) -> FastWeights:
+    """Newton-Schulz on every matrix of a write; square ones go through in one batch."""
+    if write.gate.shape == write.down.shape:
+        return FastWeights(*newton_schulz(torch.stack(write), dtype).unbind())
+    gate, up = newton_schulz(torch.stack((write.gate, write.up)), dtype).unbind()
+    return FastWeights(gate, up, newton_schulz(write.down, dtype))
+
+
+def accumulate(state: FastState, inputs: FastInputs) -> FastState:
+    """Add tokens to the open chunk's sums; the caller keeps them within the chunk."""
+    grad = gradient(state.weights, inputs)
+    beta = inputs.momentum.to(grad.gate.dtype).sum(-1)  # [B, H]
+    if state.gradient is not None and state.beta_sum is not None:
+        grad = FastWeights(*(a + b for a, b in zip(state.gradient, grad, strict=True)))
+        beta = state.beta_sum + beta
+    return state._replace(gradient=grad, beta_sum=beta, count=state.count + inputs.length)
+
+
+def scan(
+    state: FastState,
+    inputs: FastInputs,
+    initial: FastWeights,
+    config: TTTConfig,
+    *,
+    keep_state: bool = True,
+) -> tuple[Tensor, FastState]:
+    """Read with every query and write every full chunk once a token after it has come.
+
+    Returns outputs [B, H, L, D] and the state after the last token. `keep_state=False` says that
+    nobody will read that state, so the sums of the last open chunk are not made.
+    """
+    outputs = []
+    start = 0
+    while start < inputs.length:
+        if state.count == config.chunk_size:
+            state = commit(state, initial, config)
+        stop = min(inputs.length, start + config.chunk_size - state.count)
+        piece = inputs.cut(start, stop)
+        outputs.append(apply(state.weights, piece.query))
+        if keep_state or stop < inputs.length:
+            state = accumulate(state, piece)
+        start = stop
+    return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0], state
+
+
+def read_branches(
+    state: FastState, inputs: FastInputs, initial: FastWeights, config: TTTConfig, branches: int
+) -> Tensor:
+    """Outputs of `branches` independent continuations of one past, laid side by side along L.
+
+    Equal to a scan of each on a fork, as long as no continuation fills the open chunk: then none of
+    them writes. Raises ConfigError where one would.
+    """
+    if state.count == config.chunk_size:
+        state = commit(state, initial, config)
+    length = inputs.length // branches
+    if state.count + length > config.chunk_size:
+        raise ConfigError(
+            f"a branch of {length} tokens after {state.count} of {config.chunk_size} tokens of a chunk would "
+            f"write the fast weights; shorten the branch, or run it on its own fork"
+        )
+    return apply(state.weights, inputs.query)

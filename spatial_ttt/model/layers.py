@@ -1,0 +1,79 @@
+"""Small layers: RMSNorm that keeps float64 exact, rotary position embedding, SwiGLU MLP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spatial_ttt.model.configuration import state_dtype
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last axis, in at least float32 (Qwen3-VL's, exact in float64)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., size] -> [..., size]."""
+        exact = x.to(state_dtype(x.dtype))
+        scale = torch.rsqrt(exact.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * (exact * scale).to(x.dtype)
+
+
+class MLP(nn.Module):
+    """down(silu(gate x) * up x), named as Qwen3-VL names it."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, D] -> [B, L, D]."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+
+
+class RotaryEmbedding(nn.Module):
+    """Interleaved three-axis rotary angles: frequency i turns by row, column or time."""
+
+    inv_freq: Tensor
+
+    def __init__(self, text_config: Any) -> None:
+        super().__init__()
+        rope = text_config.rope_parameters
+        half = text_config.head_dim // 2
+        self.theta = float(rope["rope_theta"])
+        self.head_dim = text_config.head_dim
+        axis = torch.zeros(half, dtype=torch.long)
+        _, rows, cols = rope.get("mrope_section", (24, 20, 20))
+        axis[1 : 3 * rows : 3] = 1
+        axis[2 : 3 * cols : 3] = 2
+        self.axis = tuple(int(a) for a in axis)
+
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
+        """Positions [3, B, L] -> cos and sin side by side [B, L, head_dim]: cos then sin of each frequency.
+
+        Angles are made in float32 for every model, as the trained weights expect.
+        """
+        device = positions.device
+        exponent = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device) / self.head_dim
+        inv_freq = 1.0 / (self.theta**exponent)
+        axis = torch.tensor(self.axis, device=device)
+        angle = positions.float().movedim(0, -1)[..., axis] * inv_freq  # [B, L, head_dim / 2]
+        return torch.cat((angle.cos(), angle.sin()), dim=-1).to(dtype)
+
+
+def rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """Turn the first head_dim channels of x [B, H, L, >= head_dim] by `rope` [B, L, head_dim]."""
+    half = rope.shape[-1] // 2
+    cos, sin = rope[:, None, :, :half], rope[:, None, :, half:]
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    return torch.cat((*turned, rest) if rest.shape[-1] else turned, dim=-1)

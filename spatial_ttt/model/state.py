@@ -1,0 +1,145 @@
+"""What the decoder carries from one piece of a stream to the next.
+
+States are immutable: a step returns a new one and shares what did not change, so a fork is the
+same object. The one exception, the anchors' growing buffers, copies on write (see `KVCache`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spatial_ttt.model.attention import KVCache
+from spatial_ttt.model.fast_weights import FastState
+from spatial_ttt.model.layout import Layout
+
+
+class Tokens(NamedTuple):
+    """A piece of a stream between two decoder layers: B rows of the same layout."""
+
+    hidden: Tensor  # [B, L, D]
+    rope: Tensor  # [B, L, head_dim] cos and sin of each token's position
+    deepstack: Tensor | None  # [K, B, L, D] vision features to add after the next K layers
+    layout: Layout
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.hidden.shape[1]
+
+
+class Projected(NamedTuple):
+    """A TTT layer's view of its tokens: everything it needs, per token."""
+
+    query: Tensor  # [B, L, H * Dh] after the per-head norm, before rotation
+    key: Tensor  # [B, L, Hkv * Dh]
+    value: Tensor  # [B, L, Hkv * Dh]
+    fast: Tensor  # [B, L, 3 * D] query, key, value of the TTT branch before the convolution
+    lr: Tensor  # [B, L, 3 * fast heads]
+    momentum: Tensor  # [B, L, fast heads]
+    gate: Tensor  # [B, L, fast heads]
+
+
+class Held(NamedTuple):
+    """Tokens that wait for the next slot, and what is known of them."""
+
+    tokens: Tokens
+    projected: Projected
+
+
+class Context(NamedTuple):
+    """The last slots of the open video, as the convolution read them."""
+
+    slots: Tensor  # [B, 1 (centred) or 2 (causal), h, w, 3 * D]
+    grid: tuple[int, int]
+
+
+class TTTState(NamedTuple):
+    """A TTT layer between two pieces."""
+
+    fast: FastState
+    window: tuple[Tensor, Tensor] | None  # keys, values [B, Hkv, <= W, Dh] after rotation
+    held: Held | None
+    context: Context | None
+
+
+LayerState = TTTState | KVCache | None
+"""None stands for a layer that has seen nothing."""
+
+
+class DecoderState(NamedTuple):
+    """The whole decoder between two pieces."""
+
+    layers: tuple[LayerState, ...]
+    position: int  # of the next text token
+    num_tokens: int  # seen so far
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes held by all layers (anchors: in use, not reserved)."""
+        return sum(layer_bytes(layer) for layer in self.layers)
+
+
+def layer_bytes(state: LayerState) -> int:
+    """Bytes of one layer's state."""
+    if isinstance(state, KVCache):
+        return state.num_bytes
+    return sum(t.numel() * t.element_size() for t in tensors(state))
+
+
+def tensors(state: Any) -> Iterator[Tensor]:
+    """Every tensor inside a nest of tuples."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, tuple):
+        for item in state:
+            yield from tensors(item)
+
+
+def cat_tokens(first: Tokens, second: Tokens, layout: Layout) -> Tokens:
+    """Two neighbouring pieces as one."""
+    deepstack = None
+    if first.deepstack is not None or second.deepstack is not None:
+        deepstack = torch.cat((_deepstack(first, second), _deepstack(second, first)), dim=2)
+    return Tokens(
+        torch.cat((first.hidden, second.hidden), dim=1),
+        torch.cat((first.rope, second.rope), dim=1),
+        deepstack,
+        layout,
+    )
+
+
+def _deepstack(tokens: Tokens, other: Tokens) -> Tensor:
+    if tokens.deepstack is not None:
+        return tokens.deepstack
+    assert other.deepstack is not None
+    return tokens.hidden.new_zeros(other.deepstack.shape[0], *tokens.hidden.shape)
+
+
+def slice_tokens(tokens: Tokens, start: int, stop: int, layout: Layout) -> Tokens:
+    """Tokens start..stop-1, whose runs are `layout`."""
+    deepstack = None if tokens.deepstack is None else tokens.deepstack[:, :, start:stop]
+    return Tokens(tokens.hidden[:, start:stop], tokens.rope[:, start:stop], deepstack, layout)
+
+
+def cat_projected(first: Projected, second: Projected) -> Projected:
+    """Two neighbouring pieces as one."""
+    return Projected(*(torch.cat(pair, dim=1) for pair in zip(first, second, strict=True)))
+
+
+def slice_projected(projected: Projected, start: int, stop: int) -> Projected:
+    """Tokens start..stop-1."""
+    return Projected(*(x[:, start:stop] for x in projected))
+
+
+def own(state: Any) -> Any:
+    """The same nest of tuples with every tensor copied, so that no larger buffer is kept alive."""
+    if isinstance(state, Tensor):
+        return state.clone()
+    if isinstance(state, tuple):
+        items = [own(item) for item in state]
+        return type(state)(*items) if hasattr(state, "_fields") else tuple(items)
+    return state

@@ -1,0 +1,226 @@
+"""Attention modules: the anchor's, and the TTT layer's with its fast-weight branch.
+
+Both hold Qwen3-VL's projections under Qwen3-VL's names. A TTT layer adds what its branch needs and
+computes y = o_proj( window attention + gated fast weights ) from shared q, k, v (paper, section 3).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spatial_ttt.errors import ConfigError
+from spatial_ttt.model import fast_weights as fw
+from spatial_ttt.model.attention import KVCache, append, attend, keep_window, last
+from spatial_ttt.model.configuration import TTTConfig, state_dtype
+from spatial_ttt.model.convolution import convolve_slots, dirac
+from spatial_ttt.model.holding import Plan, Stretch
+from spatial_ttt.model.layers import RMSNorm, rotate
+from spatial_ttt.model.state import Context, Projected, TTTState
+
+UNIT_EPS = 1e-5
+TTT_NORM_EPS = 1e-5
+
+
+class Attention(nn.Module):
+    """Grouped-query projections with per-head RMSNorm; full causal attention (an anchor)."""
+
+    def __init__(self, text: Any) -> None:
+        super().__init__()
+        self.num_heads = text.num_attention_heads
+        self.num_kv_heads = text.num_key_value_heads
+        self.head_dim = text.head_dim
+        inner, kv, bias = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim, text.attention_bias
+        self.q_proj = nn.Linear(text.hidden_size, inner, bias=bias)
+        self.k_proj = nn.Linear(text.hidden_size, kv, bias=bias)
+        self.v_proj = nn.Linear(text.hidden_size, kv, bias=bias)
+        self.o_proj = nn.Linear(inner, text.hidden_size, bias=bias)
+        self.q_norm = RMSNorm(self.head_dim, text.rms_norm_eps)
+        self.k_norm = RMSNorm(self.head_dim, text.rms_norm_eps)
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, L, D] -> q [B, L, H, Dh], k and v [B, L, Hkv, Dh], normed but not rotated."""
+        q = self.q_norm(self.q_proj(x).unflatten(-1, (self.num_heads, self.head_dim)))
+        k = self.k_norm(self.k_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim)))
+        v = self.v_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim))
+        return q, k, v
+
+    def forward(
+        self, x: Tensor, rope: Tensor, cache: KVCache | None, branches: int = 1
+    ) -> tuple[Tensor, KVCache]:
+        """Attend to all tokens seen: x [B, L, D] -> [B, L, D] and the cache with L more."""
+        q, k, v = (t.transpose(1, 2) for t in self.qkv(x))
+        cache = append(cache, rotate(k, rope), v)
+        keys, values = cache.past
+        out = attend(rotate(q, rope), keys, values, branches=branches)
+        return self.o_proj(out.transpose(1, 2).flatten(2)), cache
+
+
+class TTTAttention(Attention):
+    """Sliding-window attention beside fast weights; both read the same q, k, v."""
+
+    def __init__(self, text: Any, config: TTTConfig) -> None:
+        super().__init__(text)
+        self.config = config
+        width, heads = text.hidden_size, config.num_fast_heads
+        self.fast_dim = width // heads
+        self.lr_offset = math.log(math.expm1(config.base_lr))
+        self.fast_weights = FastParameters(heads, self.fast_dim, config.low_rank)
+        self.q_scale = nn.Parameter(torch.ones(width))
+        self.k_scale = nn.Parameter(torch.ones(width))
+        self.q_offset = nn.Parameter(torch.zeros(width))
+        self.k_offset = nn.Parameter(torch.zeros(width))
+        self.lr_proj = nn.Linear(width, 3 * heads)
+        self.momentum_proj = nn.Linear(width, heads) if config.use_momentum else None
+        self.ttt_scale_proj = nn.Linear(width, heads) if config.use_gate else None
+        self.ttt_norm = RMSNorm(self.fast_dim, TTT_NORM_EPS)
+        if config.convolution != "none":
+            centre = 1 if config.convolution == "centred" else 2
+            self.conv_q, self.conv_k, self.conv_v = (DepthwiseKernel(width, centre) for _ in range(3))
+
+    def project(self, x: Tensor) -> Projected:
+        """Everything a token brings along that depends on itself alone; x [B, L, D]."""
+        q, k, v = self.qkv(x)
+        groups = self.num_heads // self.num_kv_heads
+        key, value = (t.repeat_interleave(groups, dim=2).flatten(2) for t in (k, v))
+        query = q.flatten(2)
+        fast = torch.cat(
+            (query * self.q_scale + self.q_offset, key * self.k_scale + self.k_offset, value), dim=-1
+        )
+        exact = state_dtype(x.dtype)
+        lr = F.softplus(self.lr_proj(x).to(exact) + self.lr_offset)
+        ones = x.new_ones(*x.shape[:2], self.config.num_fast_heads)
+        momentum = ones if self.momentum_proj is None else torch.sigmoid(self.momentum_proj(x))
+        gate = ones if self.ttt_scale_proj is None else F.silu(self.ttt_scale_proj(x))
+        return Projected(query, k.flatten(2), v.flatten(2), fast, lr, momentum, gate)
+
+    def convolve(self, fast: Tensor, plan: Plan, context: Context | None) -> tuple[Tensor, Context | None]:
+        """Convolve the slots a plan releases; fast [B, queue, 3 D] -> [B, released, 3 D]."""
+        released = fast[:, : plan.released]
+        kept = context if plan.keeps_context else None
+        if not plan.stretches:
+            return released, kept
+        weight = torch.cat((self.conv_q.weight, self.conv_k.weight, self.conv_v.weight))
+        for stretch in plan.stretches:
+            slots = self._with_context(fast, stretch, context)
+            height, width = stretch.grid
+            index = _token_index(stretch.starts, height * width, fast.device)
+            released = released.index_copy(1, index, convolve_slots(slots, weight).flatten(1, 3))
+            if stretch.stays_open:
+                keep = slots[:, -2:-1] if self.config.convolution == "centred" else slots[:, -2:]
+                kept = Context(keep if torch.is_grad_enabled() else keep.clone(), stretch.grid)
+        return released, kept
+
+    def _with_context(self, fast: Tensor, stretch: Stretch, context: Context | None) -> Tensor:
+        """[B, T + 2, h, w, 3 D]: the released slots between their neighbours in time."""
+        height, width = stretch.grid
+        ahead = () if stretch.next_start is None else (stretch.next_start,)
+        index = _token_index(stretch.starts + ahead, height * width, fast.device)
+        slots = fast.index_select(1, index).unflatten(1, (-1, height, width))
+        before = slots[:, :1] if not stretch.follows or context is None else context.slots
+        if self.config.convolution == "causal":
+            return torch.cat((before if before.shape[1] == 2 else before.expand(-1, 2, -1, -1, -1), slots), dim=1)
+        after = () if ahead else (slots[:, -1:],)
+        return torch.cat((before, slots, *after), dim=1)
+
+    def mix(
+        self, tokens: Projected, rope: Tensor, state: TTTState, *, branches: int = 1, keep_state: bool = True
+    ) -> tuple[Tensor, TTTState]:
+        """Window attention plus gated fast weights of determined tokens, through o_proj.
+
+        `tokens.fast` is convolved already. Returns [B, L, D] and the state with its window and fast
+        weights advanced (`held` and `context` are the caller's).
+        """
+        window_size = self.config.window_size
+        q = rotate(_heads(tokens.query, self.head_dim), rope)
+        k = rotate(_heads(tokens.key, self.head_dim), rope)
+        v = _heads(tokens.value, self.head_dim)
+        keys, values = keep_window(state.window, k, v, window_size)
+        attended = attend(q, keys, values, window=window_size, branches=branches)
+        read, fast = self._read_and_write(tokens, rope, state.fast, branches, keep_state)
+        gated = self.ttt_norm(read) * _heads(tokens.gate, 1)
+        out = attended.transpose(1, 2).flatten(2) + gated.transpose(1, 2).flatten(2)
+        window = (last(keys, window_size), last(values, window_size))
+        return self.o_proj(out), state._replace(fast=fast, window=window)
+
+    def _read_and_write(
+        self, tokens: Projected, rope: Tensor, state: fw.FastState, branches: int, keep_state: bool
+    ) -> tuple[Tensor, fw.FastState]:
+        inputs = self.fast_inputs(tokens, rope)
+        initial = self.fast_weights.initial()
+        if branches == 1:
+            return fw.scan(state, inputs, initial, self.config, keep_state=keep_state)
+        return fw.read_branches(state, inputs, initial, self.config, branches), state
+
+    def fast_inputs(self, tokens: Projected, rope: Tensor) -> fw.FastInputs:
+        """The branch's per-head q, k, v: silu, unit length, rotation (in this order)."""
+        query, key, value = (_heads(F.silu(t), self.fast_dim) for t in tokens.fast.chunk(3, dim=-1))
+        lr = tokens.lr.unflatten(-1, (-1, 3)).transpose(1, 2)  # [B, heads, L, 3]
+        momentum = tokens.momentum.transpose(1, 2)
+        return fw.FastInputs(rotate(_unit(query), rope), rotate(_unit(key), rope), value, lr, momentum)
+
+    def empty_state(self, batch: int, dtype: torch.dtype) -> TTTState:
+        """The state before the first token, for activations of `dtype`."""
+        return TTTState(fw.initial_state(self.fast_weights.initial(), batch), None, None, None)
+
+
+class FastParameters(nn.Module):
+    """The trained initial fast weights; full, or left @ right + 0.5 I for gate and up."""
+
+    def __init__(self, heads: int, dim: int, low_rank: int) -> None:
+        super().__init__()
+        self.low_rank = low_rank
+        scale = dim**-0.5
+        if low_rank:
+            for name in ("gate", "up"):
+                setattr(self, f"{name}_left", nn.Parameter(torch.randn(heads, dim, low_rank) * low_rank**-0.5))
+                setattr(self, f"{name}_right", nn.Parameter(torch.randn(heads, low_rank, dim) * scale))
+        else:
+            self.gate = nn.Parameter(torch.randn(heads, dim, dim) * scale)
+            self.up = nn.Parameter(torch.randn(heads, dim, dim) * scale)
+        self.down = nn.Parameter(torch.randn(heads, dim, dim) * scale)
+
+    def initial(self) -> fw.FastWeights:
+        """The weights before the first write, [heads, D, D] each, in the precision of the state."""
+        exact = state_dtype(self.down.dtype)
+        if not self.low_rank:
+            return fw.FastWeights(self.gate.to(exact), self.up.to(exact), self.down.to(exact))
+        half = 0.5 * torch.eye(self.down.shape[-1], dtype=exact, device=self.down.device)
+        gate = self.gate_left.to(exact) @ self.gate_right.to(exact) + half
+        up = self.up_left.to(exact) @ self.up_right.to(exact) + half
+        return fw.FastWeights(gate, up, self.down.to(exact))
+
+
+class DepthwiseKernel(nn.Module):
+    """The weight [C, 1, 3, 3, 3] of one of the three convolutions, the identity at the start."""
+
+    def __init__(self, channels: int, centre: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(dirac(channels, centre))
+
+
+def check_divisible(layout_length: int, branches: int) -> None:
+    """Branches share one layout, so their tokens must divide evenly."""
+    if layout_length % branches:
+        raise ConfigError(f"{layout_length} tokens do not divide into {branches} branches of equal length")
+
+
+def _heads(x: Tensor, dim: int) -> Tensor:
+    """[B, L, heads * dim] -> [B, heads, L, dim]."""
+    return x.unflatten(-1, (-1, dim)).transpose(1, 2)
+
+
+def _unit(x: Tensor) -> Tensor:
+    exact = x.to(state_dtype(x.dtype))
+    return (exact / (exact.norm(dim=-1, keepdim=True) + UNIT_EPS)).to(x.dtype)
+
+
+@lru_cache(maxsize=4096)
+def _token_index(starts: tuple[int, ...], size: int, device: torch.device) -> Tensor:
+    """Indices of the tokens of slots that begin at `starts`; kept, since patterns repeat."""
+    return (torch.tensor(starts)[:, None] + torch.arange(size)).flatten().to(device)
