@@ -18,13 +18,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from spatial_ttt.errors import ConfigError
-from spatial_ttt.model import state as st
 from spatial_ttt.model.attention import KVCache
 from spatial_ttt.model.configuration import TTTConfig
-from spatial_ttt.model.holding import plan
 from spatial_ttt.model.layers import MLP, RMSNorm, RotaryEmbedding
-from spatial_ttt.model.layout import Layout, join, positions, split
-from spatial_ttt.model.state import DecoderState, Held, LayerState, Tokens, TTTState
+from spatial_ttt.model.layout import Layout, positions
+from spatial_ttt.model.state import DecoderState, LayerState, Tokens, TTTState
 from spatial_ttt.model.ttt import Attention, TTTAttention
 
 
@@ -40,7 +38,7 @@ class AnchorLayer(nn.Module):
         self, tokens: Tokens, state: LayerState, branches: int = 1, keep_state: bool = True
     ) -> tuple[Tokens, LayerState]:
         """All tokens are determined at once; the state is the cache of all keys and values."""
-        mixed, cache = self.self_attn(
+        mixed, cache = self.self_attn.attend_all(
             self.input_layernorm(tokens.hidden), tokens.rope, cast(KVCache | None, state), branches
         )
         return _finish(self, tokens, mixed), cache
@@ -58,31 +56,10 @@ class TTTLayer(nn.Module):
         self, tokens: Tokens, state: LayerState, branches: int = 1, keep_state: bool = True
     ) -> tuple[Tokens, LayerState]:
         """Return the determined tokens; hold the rest back in the state."""
-        attn = self.self_attn
-        past = cast(TTTState | None, state) or attn.empty_state(tokens.hidden.shape[0], tokens.hidden.dtype)
-        projected = attn.project(self.input_layernorm(tokens.hidden))
-        if past.held is not None:
-            layout = join(past.held.tokens.layout, tokens.layout)
-            tokens = st.cat_tokens(past.held.tokens, tokens, layout)
-            projected = st.cat_projected(past.held.projected, projected)
-        context = past.context
-        todo = plan(tokens.layout, context.grid if context else None, attn.config.convolution)
-        fast, context = attn.convolve(projected.fast, todo, context)
-        front, back = split(tokens.layout, todo.released)
-        held = None
-        if back:
-            held = Held(
-                st.slice_tokens(tokens, todo.released, tokens.length, back),
-                st.slice_projected(projected, todo.released, tokens.length),
-            )
-            held = held if torch.is_grad_enabled() else st.own(held)
-        past = past._replace(held=held, context=context)
-        ready = st.slice_tokens(tokens, 0, todo.released, front)
-        if not todo.released:
-            return ready, past
-        released = st.slice_projected(projected, 0, todo.released)._replace(fast=fast)
-        mixed, past = attn.mix(released, ready.rope, past, branches=branches, keep_state=keep_state)
-        return _finish(self, ready, mixed), past
+        past = cast(TTTState | None, state)
+        normed = self.input_layernorm(tokens.hidden)
+        ready, mixed, past = self.self_attn(normed, tokens, past, branches, keep_state)
+        return (_finish(self, ready, mixed) if ready.length else ready), past
 
 
 def _add_rest(layer: nn.Module, text: Any) -> None:

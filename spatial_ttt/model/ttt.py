@@ -14,14 +14,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spatial_ttt.errors import ConfigError
 from spatial_ttt.model import fast_weights as fw
 from spatial_ttt.model.attention import KVCache, append, attend, keep_window, last
 from spatial_ttt.model.configuration import TTTConfig, state_dtype
 from spatial_ttt.model.convolution import convolve_slots, dirac
-from spatial_ttt.model.holding import Plan, Stretch
+from spatial_ttt.model.holding import Plan, Stretch, plan
 from spatial_ttt.model.layers import RMSNorm, rotate
-from spatial_ttt.model.state import Context, Projected, TTTState
+from spatial_ttt.model.layout import join, split
+from spatial_ttt.model.state import (
+    Context,
+    Held,
+    Projected,
+    Tokens,
+    TTTState,
+    cat_projected,
+    cat_tokens,
+    own,
+    slice_projected,
+    slice_tokens,
+)
 
 UNIT_EPS = 1e-5
 TTT_NORM_EPS = 1e-5
@@ -50,7 +61,7 @@ class Attention(nn.Module):
         v = self.v_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim))
         return q, k, v
 
-    def forward(
+    def attend_all(
         self, x: Tensor, rope: Tensor, cache: KVCache | None, branches: int = 1
     ) -> tuple[Tensor, KVCache]:
         """Attend to all tokens seen: x [B, L, D] -> [B, L, D] and the cache with L more."""
@@ -82,6 +93,41 @@ class TTTAttention(Attention):
         if config.convolution != "none":
             centre = 1 if config.convolution == "centred" else 2
             self.conv_q, self.conv_k, self.conv_v = (DepthwiseKernel(width, centre) for _ in range(3))
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        tokens: Tokens,
+        state: TTTState | None,
+        branches: int = 1,
+        keep_state: bool = True,
+    ) -> tuple[Tokens, Tensor, TTTState]:
+        """One piece of a stream: x [B, L, D] is `tokens` after the input norm.
+
+        Returns the tokens that are now determined, the attention output [B, released, D] for them, and the new
+        state, which holds the other tokens back.
+        """
+        state = state or self.empty_state(x.shape[0])
+        projected = self.project(x)
+        if state.held is not None:
+            tokens = cat_tokens(state.held.tokens, tokens, join(state.held.tokens.layout, tokens.layout))
+            projected = cat_projected(state.held.projected, projected)
+        grid = state.context.grid if state.context else None
+        todo = plan(tokens.layout, grid, self.config.convolution)
+        fast, context = self.convolve(projected.fast, todo, state.context)
+        front, back = split(tokens.layout, todo.released)
+        held = None
+        if back:
+            rest = slice_tokens(tokens, todo.released, tokens.length, back)
+            held = Held(rest, slice_projected(projected, todo.released, tokens.length))
+            held = held if torch.is_grad_enabled() else own(held)
+        state = state._replace(held=held, context=context)
+        ready = slice_tokens(tokens, 0, todo.released, front)
+        if not todo.released:
+            return ready, ready.hidden, state
+        released = slice_projected(projected, 0, todo.released)._replace(fast=fast)
+        mixed, state = self.mix(released, ready.rope, state, branches=branches, keep_state=keep_state)
+        return ready, mixed, state
 
     def project(self, x: Tensor) -> Projected:
         """Everything a token brings along that depends on itself alone; x [B, L, D]."""
@@ -164,8 +210,8 @@ class TTTAttention(Attention):
         momentum = tokens.momentum.transpose(1, 2)
         return fw.FastInputs(rotate(_unit(query), rope), rotate(_unit(key), rope), value, lr, momentum)
 
-    def empty_state(self, batch: int, dtype: torch.dtype) -> TTTState:
-        """The state before the first token, for activations of `dtype`."""
+    def empty_state(self, batch: int) -> TTTState:
+        """The state before the first token of `batch` rows."""
         return TTTState(fw.initial_state(self.fast_weights.initial(), batch), None, None, None)
 
 
@@ -202,12 +248,6 @@ class DepthwiseKernel(nn.Module):
     def __init__(self, channels: int, centre: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(dirac(channels, centre))
-
-
-def check_divisible(layout_length: int, branches: int) -> None:
-    """Branches share one layout, so their tokens must divide evenly."""
-    if layout_length % branches:
-        raise ConfigError(f"{layout_length} tokens do not divide into {branches} branches of equal length")
 
 
 def _heads(x: Tensor, dim: int) -> Tensor:

@@ -1,0 +1,106 @@
+"""Qwen3-VL's vision tower, run slot by slot.
+
+Attention in the tower never crosses a slot (one temporal patch of two frames), so slots of equal
+size go through as a batch, exactly. The modules and weights are transformers'; the forward is ours
+because theirs loops over slots in Python.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class VisionTokens(NamedTuple):
+    """What the decoder reads of S slots with N = h * w vision tokens each."""
+
+    tokens: Tensor  # [S, N, D]
+    deepstack: Tensor  # [K, S, N, D], features of the K DeepStack taps
+
+
+def encode_slots(visual: Any, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:
+    """Encode S slots: patches [S, height * width, channels * 2 * patch * patch], `grid` in patches.
+
+    Patches come in merge order: the 2 x 2 patches of one vision token lie next to each other.
+    """
+    weight = visual.patch_embed.proj.weight
+    x = F.linear(patches.to(weight.dtype), weight.flatten(1), visual.patch_embed.proj.bias)
+    merge = visual.config.spatial_merge_size
+    index, share = _interpolation(grid, visual.num_grid_per_side, merge, x.device)
+    x = x + (visual.pos_embed(index) * share[..., None].to(weight.dtype)).sum(1)
+    head_dim = visual.config.hidden_size // visual.config.num_heads
+    cos, sin = _rotation(grid, head_dim, _theta(visual.config), merge, x.device)
+    taps = list(visual.config.deepstack_visual_indexes)
+    features = []
+    for number, block in enumerate(visual.blocks):
+        x = x + _attention(block.attn, block.norm1(x), cos, sin)
+        x = x + block.mlp(block.norm2(x))
+        if number in taps:
+            features.append(_merge(visual.deepstack_merger_list[taps.index(number)], x))
+    tokens = _merge(visual.merger, x)
+    deepstack = torch.stack(features) if features else tokens.new_zeros(0, *tokens.shape)
+    return VisionTokens(tokens, deepstack)
+
+
+def _theta(config: Any) -> float:
+    return float((config.rope_parameters or {}).get("rope_theta", 10000.0))
+
+
+def _merge(merger: Any, x: Tensor) -> Tensor:
+    return merger(x.flatten(0, 1)).unflatten(0, (x.shape[0], -1))  # type: ignore[no-any-return]
+
+
+def _attention(attn: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    q, k, v = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k = _turn(q, cos, sin), _turn(k, cos, sin)
+    return attn.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    exact = x.float() if x.dtype != torch.float64 else x
+    first, second = exact.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+
+
+def _merge_order(grid: tuple[int, int], merge: int) -> tuple[Tensor, Tensor]:
+    """Row and column of every patch, the patches of one vision token next to each other."""
+    height, width = grid
+    row = torch.arange(height)[:, None].expand(height, width)
+    col = torch.arange(width)[None, :].expand(height, width)
+
+    def order(x: Tensor) -> Tensor:
+        return x.reshape(height // merge, merge, width // merge, merge).transpose(1, 2).flatten()
+
+    return order(row), order(col)
+
+
+@lru_cache(maxsize=64)
+def _rotation(
+    grid: tuple[int, int], head_dim: int, theta: float, merge: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """cos and sin [patches, head_dim / 2] of the two-axis rotary embedding."""
+    spatial = head_dim // 2
+    inv_freq = 1.0 / (theta ** (torch.arange(0, spatial, 2, dtype=torch.float) / spatial))
+    row, col = _merge_order(grid, merge)
+    angle = torch.cat((row[:, None] * inv_freq, col[:, None] * inv_freq), dim=-1)
+    return angle.cos().to(device), angle.sin().to(device)
+
+
+@lru_cache(maxsize=64)
+def _interpolation(
+    grid: tuple[int, int], side: int, merge: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Bilinear resize of the learned side x side positions: indices and shares [patches, 4]."""
+    rows, cols = (torch.linspace(0, side - 1, size) for size in grid)
+    row, col = _merge_order(grid, merge)
+    y, x = rows[row], cols[col]
+    y0, x0 = y.int(), x.int()
+    y1, x1 = (y0 + 1).clamp(max=side - 1), (x0 + 1).clamp(max=side - 1)
+    dy, dx = y - y0, x - x0
+    index = torch.stack((y0 * side + x0, y0 * side + x1, y1 * side + x0, y1 * side + x1), dim=-1)
+    share = torch.stack(((1 - dy) * (1 - dx), (1 - dy) * dx, dy * (1 - dx), dy * dx), dim=-1)
+    return index.long().to(device), share.to(device)
