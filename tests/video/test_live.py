@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import subprocess
 import threading
@@ -83,7 +84,7 @@ def test_rtsp_camera_gives_frames_in_time_and_survives_a_restart(camera):
             if source.stats.reconnects and len(times) >= 45:
                 break
     assert times[0] == 0
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert min(gaps) > 0
     assert sorted(gaps)[len(gaps) // 2] == pytest.approx(0.05, abs=0.01)  # 20 frames per second
 
