@@ -45,7 +45,8 @@ def append(cache: KVCache | None, keys: Tensor, values: Tensor) -> KVCache:
         return KVCache(keys, values, length, [length])
     total = cache.length + length
     if torch.is_grad_enabled() and (keys.requires_grad or cache.keys.requires_grad):
-        joined = (torch.cat(pair, dim=2) for pair in zip(cache.past, (keys, values), strict=True))
+        past_keys, past_values = cache.past
+        joined = torch.cat((past_keys, keys), dim=2), torch.cat((past_values, values), dim=2)
         return KVCache(*joined, total, [total])
     if cache.high_water[0] != cache.length or cache.keys.shape[2] < total:
         cache = _with_room(cache, max(total, 2 * cache.length))
@@ -71,7 +72,9 @@ def release(cache: KVCache, length: int) -> None:
         cache.high_water[0] = length
 
 
-def causal_mask(length: int, total: int, window: int | None, branches: int, device: torch.device) -> Tensor:
+def causal_mask(
+    length: int, total: int, window: int | None, branches: int, device: torch.device
+) -> Tensor:
     """Who may see whom, [L, N] bool: causal, within `window` tokens, and not across branches."""
     past = total - length
     size = length // branches
@@ -132,7 +135,9 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
 
 
-def keep_window(cache: tuple[Tensor, Tensor] | None, k: Tensor, v: Tensor, window: int) -> tuple[Tensor, Tensor]:
+def keep_window(
+    cache: tuple[Tensor, Tensor] | None, k: Tensor, v: Tensor, window: int
+) -> tuple[Tensor, Tensor]:
     """Past and new keys and values joined: [B, Hkv, <= W + L, Dh] each; slice the last W to carry on."""
     if cache is None:
         return k, v

@@ -18,7 +18,6 @@ from spatial_ttt.model.layout import (
     VisionIds,
     layout_of_ids,
     num_tokens,
-    text,
 )
 from spatial_ttt.model.vision import VisionTokens
 
@@ -84,7 +83,7 @@ def _run_group(
     hidden, deepstack = model.embed(rows, longest.layout, vision)
     tokens, _ = model.decoder.tokens(hidden, longest.layout, 0, deepstack)
     done, _ = model.decoder(tokens, model.decoder.start(), keep_state=False)
-    return done.hidden  # type: ignore[no-any-return]
+    return done.hidden
 
 
 def _without_tail(layout: Layout) -> Layout:
@@ -115,17 +114,26 @@ def split_samples(
             samples.append(Sample(row, where, layout, vision))
     for kind, queue in queues.items():
         if queue.grids:
-            raise VideoError(f"{len(queue.grids)} {kind} grids are left over; the prompts hold fewer {kind}s")
+            raise VideoError(
+                f"{len(queue.grids)} {kind} grids are left over; the prompts hold fewer {kind}s"
+            )
     return samples
 
 
 class _Grids:
     """The grids and patches of one kind, handed out in order."""
 
-    def __init__(self, model: SpatialTTTForConditionalGeneration, patches: Tensor | None, grids: Tensor | None) -> None:
+    def __init__(
+        self,
+        model: SpatialTTTForConditionalGeneration,
+        patches: Tensor | None,
+        grids: Tensor | None,
+    ) -> None:
         self.model = model
         self.patches = patches
-        self.grids: list[tuple[int, int, int]] = [] if grids is None else [tuple(g) for g in grids.tolist()]
+        self.grids: list[tuple[int, int, int]] = (
+            [] if grids is None else [tuple(g) for g in grids.tolist()]
+        )
         self.at = 0
         expected = sum(t * h * w for t, h, w in self.grids)
         got = 0 if patches is None else patches.shape[0]
@@ -154,7 +162,9 @@ def _vision_of(
             at += 1
             continue
         if not queues[kind].grids:
-            raise VideoError(f"the prompt holds more {kind} placeholders than there are {kind} grids")
+            raise VideoError(
+                f"the prompt holds more {kind} placeholders than there are {kind} grids"
+            )
         grid, vision = queues[kind].take()
         grids.append(grid)
         parts.append(vision)

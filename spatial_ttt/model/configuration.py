@@ -62,10 +62,17 @@ class TTTConfig:
             raise ConfigError(
                 f"ttt.layer_pattern holds {unknown or 'nothing'}; use 'ttt' and 'anchor'"
             )
-        for name, least in (("num_fast_heads", 1), ("chunk_size", 1), ("window_size", 1), ("low_rank", 0)):
+        for name, least in (
+            ("num_fast_heads", 1),
+            ("chunk_size", 1),
+            ("window_size", 1),
+            ("low_rank", 0),
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"ttt.{name} must be an integer of at least {least}, got {value!r}")
+                raise ConfigError(
+                    f"ttt.{name} must be an integer of at least {least}, got {value!r}"
+                )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(
@@ -130,8 +137,6 @@ class SpatialTTTConfig(Qwen3VLConfig):  # type: ignore[misc]
     ttt: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if isinstance(self.ttt, TTTConfig):
-            self.ttt = self.ttt.to_dict()
         super().__post_init__(**kwargs)
         if self.ttt is not None:
             _check_fit(TTTConfig.from_dict(self.ttt), self.text_config)
@@ -146,8 +151,8 @@ class SpatialTTTConfig(Qwen3VLConfig):  # type: ignore[misc]
         return TTTConfig.from_dict(self.ttt)
 
     @property
-    def layer_types(self) -> tuple[LayerType, ...]:
-        """"ttt" or "anchor" for every decoder layer."""
+    def hybrid_layers(self) -> tuple[LayerType, ...]:
+        """ "ttt" or "anchor" for every decoder layer."""
         return self.ttt_config.layer_types(self.text_config.num_hidden_layers)
 
 

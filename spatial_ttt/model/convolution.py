@@ -17,7 +17,9 @@ def convolve_slots(slots: Tensor, weight: Tensor) -> Tensor:
 
     `weight` is [C, 1, 3, 3, 3] (time, height, width), as `torch.nn.Conv3d` keeps a depthwise kernel.
     """
-    padded = F.pad(slots.movedim(-1, 1), (1, 1, 1, 1, 0, 0), mode="replicate")  # [B, C, T + 2, h + 2, w + 2]
+    padded = F.pad(
+        slots.movedim(-1, 1), (1, 1, 1, 1, 0, 0), mode="replicate"
+    )  # [B, C, T + 2, h + 2, w + 2]
     needs_grad = torch.is_grad_enabled() and (slots.requires_grad or weight.requires_grad)
     if needs_grad or slots.dtype == torch.float64:
         # The library's depthwise backward and its float64 path are 4 to 10 times slower than 27 taps.

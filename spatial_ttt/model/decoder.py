@@ -26,13 +26,32 @@ from spatial_ttt.model.state import DecoderState, LayerState, Tokens, TTTState
 from spatial_ttt.model.ttt import Attention, TTTAttention
 
 
-class AnchorLayer(nn.Module):
-    """An untouched decoder layer: full attention, then the MLP."""
+class DecoderLayer(nn.Module):
+    """What anchor and TTT layers share: norms, MLP, residuals, DeepStack."""
 
     def __init__(self, text: Any) -> None:
         super().__init__()
+        self.mlp = MLP(text.hidden_size, text.intermediate_size)
+        self.input_layernorm = RMSNorm(text.hidden_size, text.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(text.hidden_size, text.rms_norm_eps)
+
+    def finish(self, tokens: Tokens, mixed: Tensor) -> Tokens:
+        """Residuals, MLP, and the DeepStack features due after this layer."""
+        hidden = tokens.hidden + mixed
+        hidden = hidden + self.mlp(self.post_attention_layernorm(hidden))
+        deepstack = tokens.deepstack
+        if deepstack is not None:
+            hidden = hidden + deepstack[0]
+            deepstack = deepstack[1:] if deepstack.shape[0] > 1 else None
+        return tokens._replace(hidden=hidden, deepstack=deepstack)
+
+
+class AnchorLayer(DecoderLayer):
+    """An untouched decoder layer: full attention, then the MLP."""
+
+    def __init__(self, text: Any) -> None:
+        super().__init__(text)
         self.self_attn = Attention(text)
-        _add_rest(self, text)
 
     def forward(
         self, tokens: Tokens, state: LayerState, branches: int = 1, keep_state: bool = True
@@ -41,16 +60,15 @@ class AnchorLayer(nn.Module):
         mixed, cache = self.self_attn.attend_all(
             self.input_layernorm(tokens.hidden), tokens.rope, cast(KVCache | None, state), branches
         )
-        return _finish(self, tokens, mixed), cache
+        return self.finish(tokens, mixed), cache
 
 
-class TTTLayer(nn.Module):
+class TTTLayer(DecoderLayer):
     """A decoder layer whose attention is a window beside fast weights."""
 
     def __init__(self, text: Any, config: TTTConfig) -> None:
-        super().__init__()
+        super().__init__(text)
         self.self_attn = TTTAttention(text, config)
-        _add_rest(self, text)
 
     def forward(
         self, tokens: Tokens, state: LayerState, branches: int = 1, keep_state: bool = True
@@ -59,24 +77,7 @@ class TTTLayer(nn.Module):
         past = cast(TTTState | None, state)
         normed = self.input_layernorm(tokens.hidden)
         ready, mixed, past = self.self_attn(normed, tokens, past, branches, keep_state)
-        return (_finish(self, ready, mixed) if ready.length else ready), past
-
-
-def _add_rest(layer: nn.Module, text: Any) -> None:
-    layer.mlp = MLP(text.hidden_size, text.intermediate_size)
-    layer.input_layernorm = RMSNorm(text.hidden_size, text.rms_norm_eps)
-    layer.post_attention_layernorm = RMSNorm(text.hidden_size, text.rms_norm_eps)
-
-
-def _finish(layer: Any, tokens: Tokens, mixed: Tensor) -> Tokens:
-    """Residuals, MLP, and the DeepStack features due after this layer."""
-    hidden = tokens.hidden + mixed
-    hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-    deepstack = tokens.deepstack
-    if deepstack is not None:
-        hidden = hidden + deepstack[0]
-        deepstack = deepstack[1:] if deepstack.shape[0] > 1 else None
-    return tokens._replace(hidden=hidden, deepstack=deepstack)
+        return (self.finish(ready, mixed) if ready.length else ready), past
 
 
 class HybridDecoder(nn.Module):
@@ -86,7 +87,9 @@ class HybridDecoder(nn.Module):
         super().__init__()
         rope_type = text.rope_parameters.get("rope_type", "default")
         if rope_type != "default":
-            raise ConfigError(f"rope_type must be 'default' (Qwen3-VL's interleaved mRoPE), got {rope_type!r}")
+            raise ConfigError(
+                f"rope_type must be 'default' (Qwen3-VL's interleaved mRoPE), got {rope_type!r}"
+            )
         self.embed_tokens = nn.Embedding(text.vocab_size, text.hidden_size, text.pad_token_id)
         self.layers = nn.ModuleList(
             TTTLayer(text, config) if kind == "ttt" else AnchorLayer(text)
@@ -122,7 +125,9 @@ class HybridDecoder(nn.Module):
         for layer, past in zip(self.layers, state.layers, strict=True):
             step = cast("Callable[..., tuple[Tokens, LayerState]]", layer)
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-                tokens, new = checkpoint(step, tokens, past, branches, keep_state, use_reentrant=False)
+                tokens, new = checkpoint(
+                    step, tokens, past, branches, keep_state, use_reentrant=False
+                )
             else:
                 tokens, new = step(tokens, past, branches, keep_state)
             layers.append(new)

@@ -57,7 +57,7 @@ class FastState(NamedTuple):
     momentum: FastWeights | None  # the last write before orthogonalisation; None: no write yet
     gradient: FastWeights | None  # sum over the open chunk; None: the chunk is empty
     beta_sum: Tensor | None  # [B, H] sum of the open chunk's momentum factors
-    count: int  # tokens in the open chunk, 0..chunk_size
+    num_tokens: int  # tokens in the open chunk, 0..chunk_size
 
 
 def initial_state(initial: FastWeights, batch: int) -> FastState:
@@ -109,7 +109,7 @@ def commit(state: FastState, initial: FastWeights, config: TTTConfig) -> FastSta
     assert state.gradient is not None and state.beta_sum is not None, "no open chunk to commit"
     write = state.gradient
     if config.use_momentum and state.momentum is not None:
-        beta = (state.beta_sum / state.count)[..., None, None]
+        beta = (state.beta_sum / state.num_tokens)[..., None, None]
         write = FastWeights(*(g + beta * m for g, m in zip(write, state.momentum, strict=True)))
     momentum = write if config.use_momentum else None
     delta = orthogonalise(write, config.newton_schulz_dtype) if config.use_muon else write
@@ -136,7 +136,7 @@ def accumulate(state: FastState, inputs: FastInputs) -> FastState:
     if state.gradient is not None and state.beta_sum is not None:
         grad = FastWeights(*(a + b for a, b in zip(state.gradient, grad, strict=True)))
         beta = state.beta_sum + beta
-    return state._replace(gradient=grad, beta_sum=beta, count=state.count + inputs.length)
+    return state._replace(gradient=grad, beta_sum=beta, num_tokens=state.num_tokens + inputs.length)
 
 
 def scan(
@@ -155,9 +155,9 @@ def scan(
     outputs = []
     start = 0
     while start < inputs.length:
-        if state.count == config.chunk_size:
+        if state.num_tokens == config.chunk_size:
             state = commit(state, initial, config)
-        stop = min(inputs.length, start + config.chunk_size - state.count)
+        stop = min(inputs.length, start + config.chunk_size - state.num_tokens)
         piece = inputs.cut(start, stop)
         outputs.append(apply(state.weights, piece.query))
         if keep_state or stop < inputs.length:
@@ -174,12 +174,12 @@ def read_branches(
     Equal to a scan of each on a fork, as long as no continuation fills the open chunk: then none of
     them writes. Raises ConfigError where one would.
     """
-    if state.count == config.chunk_size:
+    if state.num_tokens == config.chunk_size:
         state = commit(state, initial, config)
     length = inputs.length // branches
-    if state.count + length > config.chunk_size:
+    if state.num_tokens + length > config.chunk_size:
         raise ConfigError(
-            f"a branch of {length} tokens after {state.count} of {config.chunk_size} tokens of a chunk would "
+            f"a branch of {length} tokens after {state.num_tokens} of {config.chunk_size} tokens of a chunk would "
             f"write the fast weights; shorten the branch, or run it on its own fork"
         )
     return apply(state.weights, inputs.query)

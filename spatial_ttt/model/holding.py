@@ -70,7 +70,9 @@ def _stretch(video: _Video, starts: list[int], ahead: int | None, stays_open: bo
     return Stretch(video.grid, tuple(starts), video.follows, ahead, stays_open)
 
 
-def _group(queue: Layout, context_grid: Grid | None) -> tuple[list[_Video], _Video | None, int | None]:
+def _group(
+    queue: Layout, context_grid: Grid | None
+) -> tuple[list[_Video], _Video | None, int | None]:
     """Videos that end in the queue, the one left open, and where an incomplete slot begins."""
     closed: list[_Video] = []
     current = _Video(context_grid, follows=True) if context_grid else None

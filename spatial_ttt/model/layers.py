@@ -37,7 +37,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class RotaryEmbedding(nn.Module):
@@ -63,7 +63,9 @@ class RotaryEmbedding(nn.Module):
         Angles are made in float32 for every model, as the trained weights expect.
         """
         device = positions.device
-        exponent = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device) / self.head_dim
+        exponent = (
+            torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device) / self.head_dim
+        )
         inv_freq = 1.0 / (self.theta**exponent)
         axis = torch.tensor(self.axis, device=device)
         angle = positions.float().movedim(0, -1)[..., axis] * inv_freq  # [B, L, head_dim / 2]

@@ -134,7 +134,9 @@ class VisionIds(NamedTuple):
     video: int
 
 
-def layout_of_ids(ids: Sequence[int], grids: Sequence[tuple[int, int, int]], vision: VisionIds) -> Layout:
+def layout_of_ids(
+    ids: Sequence[int], grids: Sequence[tuple[int, int, int]], vision: VisionIds
+) -> Layout:
     """The layout of one whole sequence of token ids.
 
     `grids` lists (slots, h, w) in vision tokens of each video or image, in the order they occur.
@@ -146,7 +148,9 @@ def layout_of_ids(ids: Sequence[int], grids: Sequence[tuple[int, int, int]], vis
     while at < length:
         is_vision = ids[at] == vision.video or ids[at] == vision.image
         stop = at
-        while stop < length and (ids[stop] == vision.video or ids[stop] == vision.image) == is_vision:
+        while (
+            stop < length and (ids[stop] == vision.video or ids[stop] == vision.image) == is_vision
+        ):
             stop += 1
         if not is_vision:
             runs.append(text(stop - at))
@@ -164,7 +168,9 @@ def _take_slots(
 ) -> int:
     while at < stop:
         if not queue:
-            raise VideoError(f"the prompt has {stop - at} vision placeholders that no video grid accounts for")
+            raise VideoError(
+                f"the prompt has {stop - at} vision placeholders that no video grid accounts for"
+            )
         height, width, is_last = queue.pop(0)
         if at + height * width > stop:
             raise VideoError(

@@ -16,10 +16,13 @@ from transformers import AutoModel, AutoModelForImageTextToText, PreTrainedModel
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 from transformers.utils import ModelOutput
 
-from spatial_ttt.errors import ConfigError, VideoError
+from spatial_ttt.errors import VideoError
 from spatial_ttt.model.configuration import SpatialTTTConfig, check_window_covers_chunk
 from spatial_ttt.model.decoder import HybridDecoder
-from spatial_ttt.model.layout import Layout, Run, RunKind, VisionIds, layout_of_ids, num_tokens, text
+from spatial_ttt.model.layout import (
+    Layout,
+    RunKind,
+)
 from spatial_ttt.model.state import DecoderState, Tokens
 from spatial_ttt.model.vision import VisionTokens, encode_slots
 
@@ -27,7 +30,7 @@ IGNORE_INDEX = -100
 
 
 @dataclass
-class SpatialTTTOutput(ModelOutput):
+class SpatialTTTOutput(ModelOutput):  # type: ignore[misc]
     """Loss (with labels) and logits [B, L, V] (zero at padding)."""
 
     loss: Tensor | None = None
@@ -69,7 +72,7 @@ class SpatialTTTModel(SpatialTTTPreTrainedModel):
         """Token embeddings."""
         return self.language_model.embed_tokens
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the token embeddings."""
         self.language_model.embed_tokens = value
 
@@ -97,7 +100,9 @@ class SpatialTTTForConditionalGeneration(SpatialTTTPreTrainedModel):
         """Vision tokens of S slots; patches [S, height * width, channels * 2 * patch * patch], grid in patches."""
         return encode_slots(self.model.visual, patches, grid)
 
-    def embed(self, ids: Tensor, layout: Layout, vision: VisionTokens | None) -> tuple[Tensor, Tensor | None]:
+    def embed(
+        self, ids: Tensor, layout: Layout, vision: VisionTokens | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Token embeddings with vision tokens in their places.
 
         ids [B, L]; `vision` holds the B * S slots of the layout, row by row. Returns hidden [B, L, D]
@@ -126,7 +131,7 @@ class SpatialTTTForConditionalGeneration(SpatialTTTPreTrainedModel):
         """Push the next piece of a stream, B rows of one layout; returns determined tokens, normed."""
         hidden, deepstack = self.embed(ids, layout, vision)
         tokens, position = self.decoder.tokens(hidden, layout, state.position, deepstack)
-        return self.decoder(tokens, state._replace(position=position))  # type: ignore[no-any-return]
+        return self.decoder(tokens, state._replace(position=position))
 
     def forward(
         self,
@@ -154,7 +159,10 @@ class SpatialTTTForConditionalGeneration(SpatialTTTPreTrainedModel):
             input_ids,
             attention_mask if attention_mask is not None else torch.ones_like(input_ids),
             sample_ids,
-            {"image": (pixel_values, image_grid_thw), "video": (pixel_values_videos, video_grid_thw)},
+            {
+                "image": (pixel_values, image_grid_thw),
+                "video": (pixel_values_videos, video_grid_thw),
+            },
         )
         logits = self.lm_head(hidden)
         loss = None
@@ -163,7 +171,9 @@ class SpatialTTTForConditionalGeneration(SpatialTTTPreTrainedModel):
             if sample_ids is not None:
                 targets = targets.masked_fill(sample_ids[:, 1:] != sample_ids[:, :-1], IGNORE_INDEX)
             exact = logits[:, :-1].flatten(0, 1)
-            loss = F.cross_entropy(exact.to(torch.promote_types(exact.dtype, torch.float32)), targets.flatten())
+            loss = F.cross_entropy(
+                exact.to(torch.promote_types(exact.dtype, torch.float32)), targets.flatten()
+            )
         return SpatialTTTOutput(loss=loss, logits=logits)
 
 
@@ -178,4 +188,6 @@ def vision_index(layout: Layout, device: torch.device) -> Tensor:
 
 
 AutoModel.register(SpatialTTTConfig, SpatialTTTForConditionalGeneration, exist_ok=True)
-AutoModelForImageTextToText.register(SpatialTTTConfig, SpatialTTTForConditionalGeneration, exist_ok=True)
+AutoModelForImageTextToText.register(
+    SpatialTTTConfig, SpatialTTTForConditionalGeneration, exist_ok=True
+)

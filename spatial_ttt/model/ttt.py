@@ -46,7 +46,11 @@ class Attention(nn.Module):
         self.num_heads = text.num_attention_heads
         self.num_kv_heads = text.num_key_value_heads
         self.head_dim = text.head_dim
-        inner, kv, bias = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim, text.attention_bias
+        inner, kv, bias = (
+            self.num_heads * self.head_dim,
+            self.num_kv_heads * self.head_dim,
+            text.attention_bias,
+        )
         self.q_proj = nn.Linear(text.hidden_size, inner, bias=bias)
         self.k_proj = nn.Linear(text.hidden_size, kv, bias=bias)
         self.v_proj = nn.Linear(text.hidden_size, kv, bias=bias)
@@ -92,9 +96,11 @@ class TTTAttention(Attention):
         self.ttt_norm = RMSNorm(self.fast_dim, TTT_NORM_EPS)
         if config.convolution != "none":
             centre = 1 if config.convolution == "centred" else 2
-            self.conv_q, self.conv_k, self.conv_v = (DepthwiseKernel(width, centre) for _ in range(3))
+            self.conv_q, self.conv_k, self.conv_v = (
+                DepthwiseKernel(width, centre) for _ in range(3)
+            )
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         x: Tensor,
         tokens: Tokens,
@@ -110,7 +116,9 @@ class TTTAttention(Attention):
         state = state or self.empty_state(x.shape[0])
         projected = self.project(x)
         if state.held is not None:
-            tokens = cat_tokens(state.held.tokens, tokens, join(state.held.tokens.layout, tokens.layout))
+            tokens = cat_tokens(
+                state.held.tokens, tokens, join(state.held.tokens.layout, tokens.layout)
+            )
             projected = cat_projected(state.held.projected, projected)
         grid = state.context.grid if state.context else None
         todo = plan(tokens.layout, grid, self.config.convolution)
@@ -126,7 +134,9 @@ class TTTAttention(Attention):
         if not todo.released:
             return ready, ready.hidden, state
         released = slice_projected(projected, 0, todo.released)._replace(fast=fast)
-        mixed, state = self.mix(released, ready.rope, state, branches=branches, keep_state=keep_state)
+        mixed, state = self.mix(
+            released, ready.rope, state, branches=branches, keep_state=keep_state
+        )
         return ready, mixed, state
 
     def project(self, x: Tensor) -> Projected:
@@ -136,7 +146,8 @@ class TTTAttention(Attention):
         key, value = (t.repeat_interleave(groups, dim=2).flatten(2) for t in (k, v))
         query = q.flatten(2)
         fast = torch.cat(
-            (query * self.q_scale + self.q_offset, key * self.k_scale + self.k_offset, value), dim=-1
+            (query * self.q_scale + self.q_offset, key * self.k_scale + self.k_offset, value),
+            dim=-1,
         )
         exact = state_dtype(x.dtype)
         lr = F.softplus(self.lr_proj(x).to(exact) + self.lr_offset)
@@ -145,7 +156,9 @@ class TTTAttention(Attention):
         gate = ones if self.ttt_scale_proj is None else F.silu(self.ttt_scale_proj(x))
         return Projected(query, k.flatten(2), v.flatten(2), fast, lr, momentum, gate)
 
-    def convolve(self, fast: Tensor, plan: Plan, context: Context | None) -> tuple[Tensor, Context | None]:
+    def convolve(
+        self, fast: Tensor, plan: Plan, context: Context | None
+    ) -> tuple[Tensor, Context | None]:
         """Convolve the slots a plan releases; fast [B, queue, 3 D] -> [B, released, 3 D]."""
         released = fast[:, : plan.released]
         kept = context if plan.keeps_context else None
@@ -170,12 +183,20 @@ class TTTAttention(Attention):
         slots = fast.index_select(1, index).unflatten(1, (-1, height, width))
         before = slots[:, :1] if not stretch.follows or context is None else context.slots
         if self.config.convolution == "causal":
-            return torch.cat((before if before.shape[1] == 2 else before.expand(-1, 2, -1, -1, -1), slots), dim=1)
+            return torch.cat(
+                (before if before.shape[1] == 2 else before.expand(-1, 2, -1, -1, -1), slots), dim=1
+            )
         after = () if ahead else (slots[:, -1:],)
         return torch.cat((before, slots, *after), dim=1)
 
     def mix(
-        self, tokens: Projected, rope: Tensor, state: TTTState, *, branches: int = 1, keep_state: bool = True
+        self,
+        tokens: Projected,
+        rope: Tensor,
+        state: TTTState,
+        *,
+        branches: int = 1,
+        keep_state: bool = True,
     ) -> tuple[Tensor, TTTState]:
         """Window attention plus gated fast weights of determined tokens, through o_proj.
 
@@ -208,7 +229,9 @@ class TTTAttention(Attention):
         query, key, value = (_heads(F.silu(t), self.fast_dim) for t in tokens.fast.chunk(3, dim=-1))
         lr = tokens.lr.unflatten(-1, (-1, 3)).transpose(1, 2)  # [B, heads, L, 3]
         momentum = tokens.momentum.transpose(1, 2)
-        return fw.FastInputs(rotate(_unit(query), rope), rotate(_unit(key), rope), value, lr, momentum)
+        return fw.FastInputs(
+            rotate(_unit(query), rope), rotate(_unit(key), rope), value, lr, momentum
+        )
 
     def empty_state(self, batch: int) -> TTTState:
         """The state before the first token of `batch` rows."""
@@ -223,9 +246,10 @@ class FastParameters(nn.Module):
         self.low_rank = low_rank
         scale = dim**-0.5
         if low_rank:
-            for name in ("gate", "up"):
-                setattr(self, f"{name}_left", nn.Parameter(torch.randn(heads, dim, low_rank) * low_rank**-0.5))
-                setattr(self, f"{name}_right", nn.Parameter(torch.randn(heads, low_rank, dim) * scale))
+            self.gate_left = nn.Parameter(torch.randn(heads, dim, low_rank) * low_rank**-0.5)
+            self.gate_right = nn.Parameter(torch.randn(heads, low_rank, dim) * scale)
+            self.up_left = nn.Parameter(torch.randn(heads, dim, low_rank) * low_rank**-0.5)
+            self.up_right = nn.Parameter(torch.randn(heads, low_rank, dim) * scale)
         else:
             self.gate = nn.Parameter(torch.randn(heads, dim, dim) * scale)
             self.up = nn.Parameter(torch.randn(heads, dim, dim) * scale)

@@ -51,13 +51,13 @@ def _theta(config: Any) -> float:
 
 
 def _merge(merger: Any, x: Tensor) -> Tensor:
-    return merger(x.flatten(0, 1)).unflatten(0, (x.shape[0], -1))  # type: ignore[no-any-return]
+    return merger(x.flatten(0, 1)).unflatten(0, (x.shape[0], -1))
 
 
 def _attention(attn: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     q, k, v = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
     q, k = _turn(q, cos, sin), _turn(k, cos, sin)
-    return attn.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+    return attn.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

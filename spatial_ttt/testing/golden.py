@@ -34,7 +34,9 @@ class Golden:
 
     def under(self, prefix: str) -> dict[str, Tensor]:
         """Tensors below `prefix/`, the prefix cut off."""
-        return {k[len(prefix) + 1 :]: v for k, v in self.tensors.items() if k.startswith(f"{prefix}/")}
+        return {
+            k[len(prefix) + 1 :]: v for k, v in self.tensors.items() if k.startswith(f"{prefix}/")
+        }
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,13 @@ def load_golden(path: Path, device: str = "cpu") -> Golden:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         raw = file.metadata() or {}
     if "kind" not in raw:
-        raise DataError(f"{path}: no 'kind' in the metadata; wanted a golden file (unit, layer or model)")
+        raise DataError(
+            f"{path}: no 'kind' in the metadata; wanted a golden file (unit, layer or model)"
+        )
     meta = {key: json.loads(value) for key, value in raw.items()}
-    exact = {k: (v.float() if v.dtype == torch.float16 else v).to(device) for k, v in tensors.items()}
+    exact = {
+        k: (v.float() if v.dtype == torch.float16 else v).to(device) for k, v in tensors.items()
+    }
     return Golden(path.stem, exact, meta)
 
 
@@ -102,7 +108,9 @@ def check_folder(folder: Path, device: str = "cpu") -> Iterator[Check]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; 0 when every tensor is within its limit."""
-    parser = argparse.ArgumentParser(prog="python -m spatial_ttt.testing.golden", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m spatial_ttt.testing.golden", description=__doc__
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from spatial_ttt.model.layout import Layout, VisionIds, layout_of_ids, text
 from spatial_ttt.model.naming import from_official
 from spatial_ttt.model.state import Tokens, TTTState
 from spatial_ttt.model.ttt import TTTAttention
+from spatial_ttt.testing.authors_decode import authors_decode
 from spatial_ttt.testing.golden import Check, Golden, absolute, relative
 
 OUT_LIMIT = {"nsfp32": 5e-4, "nomuon": 3e-5}
@@ -64,7 +66,10 @@ def layer_layout(golden: Golden, mask: Tensor) -> Layout:
 def layer_tokens(golden: Golden, hidden: Tensor, layout: Layout, start: int = 0) -> Tokens:
     """Tokens of a piece whose first one is number `start` of the file."""
     stop = start + hidden.shape[1]
-    cos, sin = (golden.tensors[f"in/{name}"].reshape(1, -1, golden.meta["config"]["head_dim"]) for name in ("cos", "sin"))
+    cos, sin = (
+        golden.tensors[f"in/{name}"].reshape(1, -1, golden.meta["config"]["head_dim"])
+        for name in ("cos", "sin")
+    )
     half = cos.shape[-1] // 2
     rope = torch.cat((cos[:, start:stop, :half], sin[:, start:stop, :half]), dim=-1)
     return Tokens(hidden, rope, None, layout)
@@ -95,7 +100,9 @@ def _checks_of_tag(golden: Golden, tag: str, expected: dict[str, Tensor]) -> Ite
             out = _whole(golden, layer, hidden, full)
             yield "train_full_out", absolute(out, expected["train_full_out"]), OUT_LIMIT[tag]
         if "train_prenorm_out" in expected:
-            out = _whole(golden, build_layer(golden, norm_placement="pre"), hidden[:, :prompt], layout)
+            out = _whole(
+                golden, build_layer(golden, norm_placement="pre"), hidden[:, :prompt], layout
+            )
             yield "train_prenorm_out", absolute(out, expected["train_prenorm_out"]), OUT_LIMIT[tag]
         if "prefill_out" in expected:
             yield from _streaming(golden, tag, layer, layout)
@@ -104,9 +111,11 @@ def _checks_of_tag(golden: Golden, tag: str, expected: dict[str, Tensor]) -> Ite
             yield "packed_reset_out", absolute(out, expected["packed_reset_out"]), OUT_LIMIT[tag]
 
 
-def _whole(golden: Golden, layer: TTTAttention, hidden: Tensor, layout: Layout, start: int = 0) -> Tensor:
+def _whole(
+    golden: Golden, layer: TTTAttention, hidden: Tensor, layout: Layout, start: int = 0
+) -> Tensor:
     tokens = layer_tokens(golden, hidden, layout, start)
-    return layer(hidden, tokens, None, 1, False)[1]  # type: ignore[no-any-return]
+    return layer(hidden, tokens, None, 1, False)[1]
 
 
 def _training(
@@ -133,19 +142,13 @@ def _streaming(golden: Golden, tag: str, layer: TTTAttention, layout: Layout) ->
     prompt, steps = golden.meta["S"], golden.meta["n_decode"]
     hidden = golden.tensors["in/hidden"]
     first = hidden[:, :prompt]
-    state: TTTState
     _, out, state = layer(first, layer_tokens(golden, first, layout), None)
     yield "prefill_out", absolute(out, expected["prefill_out"]), OUT_LIMIT[tag]
     for name, error in _state_errors(golden.under(f"{tag}/state_prefill"), state):
         yield f"state_prefill/{name}", error, STATE_LIMIT[tag]
     if not steps:
         return
-    outputs = []
-    for step in range(prompt, prompt + steps):
-        token = hidden[:, step : step + 1]
-        _, out, state = layer(token, layer_tokens(golden, token, (text(1),), step), state)
-        outputs.append(out)
-    decoded = torch.cat(outputs, dim=1)
+    state, decoded = _decode(golden, layer, layout)
     if "train_full_out" in expected:
         continued = expected["train_full_out"][:, prompt:]
         yield "decode against train_full_out", absolute(decoded, continued), OUT_LIMIT[tag]
@@ -154,10 +157,32 @@ def _streaming(golden: Golden, tag: str, layer: TTTAttention, layout: Layout) ->
         skip = int(prompt % layer.config.chunk_size == 0)
         trimmed = expected["decode_trimmed_out"][:, skip:]
         yield "decode_trimmed_out", absolute(decoded[:, skip:], trimmed), OUT_LIMIT[tag]
+    if "decode_out" in expected:
+        with authors_decode(layer):
+            _, theirs = _decode(golden, layer, layout)
+        yield (
+            "decode_out (authors' pending, re-enacted)",
+            absolute(theirs, expected["decode_out"]),
+            OUT_LIMIT[tag],
+        )
     if "kv_keys_final" in expected and state.window is not None:
         for name, got in zip(("kv_keys_final", "kv_values_final"), state.window, strict=True):
             want = expected[name]
             yield name, absolute(got[:, :, -want.shape[2] :], want), STATE_LIMIT[tag]
+
+
+def _decode(golden: Golden, layer: TTTAttention, layout: Layout) -> tuple[TTTState, Tensor]:
+    """Prefill, then one token a piece: the final state and the decoded outputs."""
+    prompt, hidden = golden.meta["S"], golden.tensors["in/hidden"]
+    first = hidden[:, :prompt]
+    state: TTTState
+    _, _, state = layer(first, layer_tokens(golden, first, layout), None)
+    outputs = []
+    for step in range(prompt, prompt + golden.meta["n_decode"]):
+        token = hidden[:, step : step + 1]
+        _, out, state = layer(token, layer_tokens(golden, token, (text(1),), step), state)
+        outputs.append(out)
+    return state, torch.cat(outputs, dim=1)
 
 
 def _state_errors(expected: dict[str, Tensor], state: TTTState) -> Iterator[tuple[str, float]]:
@@ -176,7 +201,7 @@ def _packed(golden: Golden, layer: TTTAttention, hidden: Tensor, mask: Tensor) -
     borders = golden.meta["packed_cu_seqlens"]
     grids = [(t, h // 2, w // 2) for t, h, w in golden.meta["video_grid_thw"]]
     outputs = []
-    for start, stop in zip(borders, borders[1:], strict=False):
+    for start, stop in pairwise(borders):
         ids = [1 if is_video else 0 for is_video in mask[start:stop].tolist()]
         own, left = [], sum(ids)
         while left > 0:
@@ -185,4 +210,3 @@ def _packed(golden: Golden, layer: TTTAttention, hidden: Tensor, mask: Tensor) -
         layout = layout_of_ids(ids, own, VisionIds(image=2, video=1))
         outputs.append(_whole(golden, layer, hidden[:, start:stop], layout, start))
     return torch.cat(outputs, dim=1)
-

@@ -30,13 +30,20 @@ def checks(golden: Golden) -> Iterator[Check]:
             run = _newton_schulz if settings["kind"] == "ns5" else _scan
             out = run(leaves, settings)
             for name, value in expected.items():
-                yield Check(golden.name, f"{case}/{tag}/{name}", relative(out.detach(), value), OUT_LIMIT[tag])
+                yield Check(
+                    golden.name,
+                    f"{case}/{tag}/{name}",
+                    relative(out.detach(), value),
+                    OUT_LIMIT[tag],
+                )
             if gradients:
                 (out * inputs["gout"]).sum().backward()
             for name, value in gradients.items():
                 got = leaves[name].grad
                 got = torch.zeros_like(value) if got is None else got
-                yield Check(golden.name, f"{case}/{tag}/grad/{name}", relative(got, value), GRAD_LIMIT[tag])
+                yield Check(
+                    golden.name, f"{case}/{tag}/grad/{name}", relative(got, value), GRAD_LIMIT[tag]
+                )
 
 
 def _newton_schulz(leaves: dict[str, Tensor], settings: dict[str, Any]) -> Tensor:
@@ -55,7 +62,9 @@ def _scan(leaves: dict[str, Tensor], settings: dict[str, Any]) -> Tensor:
     initial = fw.FastWeights(leaves["w0"], leaves["w2"], leaves["w1"])
     query, key, value = (leaves[name][None] for name in ("q", "k", "v"))
     lr = torch.cat([leaves[f"lr{i}"] for i in range(3)], dim=-1)[None]
-    momentum = leaves["momentum"][None, :, :, 0] if "momentum" in leaves else torch.ones_like(lr[..., 0])
+    momentum = (
+        leaves["momentum"][None, :, :, 0] if "momentum" in leaves else torch.ones_like(lr[..., 0])
+    )
     inputs = fw.FastInputs(query, key, value, lr, momentum)
     out, _ = fw.scan(fw.initial_state(initial, 1), inputs, initial, config, keep_state=False)
     return out[0]
