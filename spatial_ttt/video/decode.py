@@ -6,6 +6,7 @@ A truncated or corrupt file raises, saying how far it was read, or is skipped ov
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from spatial_ttt.errors import VideoError
 from spatial_ttt.video.options import ReadOptions, SourceStats
 
 log = logging.getLogger(__name__)
+
+Target = str | bytes
+"""A path, URL or device, or the bytes of a video file."""
 
 _ONE_FRAME_PER_PACKET = frozenset({"h264", "hevc", "mpeg4", "mjpeg"})
 _MISSING_END_S = 0.5
@@ -40,12 +44,17 @@ class _End:
     time: float = 0.0  # s, end of the last packet of any stream
 
 
-def open_video(target: str, options: ReadOptions, **extra: Any) -> Any:
-    """Open a file, URL or device; returns (container, video stream) or raises VideoError."""
+def open_video(target: Target, options: ReadOptions, **extra: Any) -> Any:
+    """Open a file, its bytes, a URL or a device; returns (container, video stream) or raises VideoError."""
     try:
-        container = av.open(target, options=dict(options.format_options), **extra)
+        opened = io.BytesIO(target) if isinstance(target, bytes) else target
+        container = av.open(opened, options=dict(options.format_options), **extra)
     except (av.error.FFmpegError, ValueError) as error:
-        hint = "" if "://" in target else "; it may be truncated, still being written, or no video"
+        hint = (
+            ""
+            if "://" in str(target)
+            else "; it may be truncated, still being written, or no video"
+        )
         raise VideoError(
             f"cannot open {public_name(target)}: {_reason(error)}{hint}; 0 frames were read"
         ) from error
@@ -57,7 +66,7 @@ def open_video(target: str, options: ReadOptions, **extra: Any) -> Any:
     return container, stream
 
 
-def decode_file(path: str, options: ReadOptions, stats: SourceStats) -> Iterator[Picture]:
+def decode_file(path: Target, options: ReadOptions, stats: SourceStats) -> Iterator[Picture]:
     """Yield every picture of a file in order of presentation; the first has time 0."""
     container, stream = open_video(path, options)
     with container:
@@ -77,7 +86,7 @@ def decode_file(path: str, options: ReadOptions, stats: SourceStats) -> Iterator
         _check_end(path, container, stream, options, stats, end)
 
 
-def count_frames(path: str, options: ReadOptions) -> int:
+def count_frames(path: Target, options: ReadOptions) -> int:
     """Frames that `decode_file` will yield. Reads packets only where one packet is one frame."""
     stats = SourceStats()
     container, stream = open_video(path, options)
@@ -95,7 +104,7 @@ def count_frames(path: str, options: ReadOptions) -> int:
 
 
 def _decoded_frames(
-    path: str, container: Any, stream: Any, options: ReadOptions, stats: SourceStats, end: _End
+    path: Target, container: Any, stream: Any, options: ReadOptions, stats: SourceStats, end: _End
 ) -> Iterator[Any]:
     """Whole frames of `stream`; damaged ones raise or are counted, as `options` says."""
     for packet in _packets(path, container, options, stats, end, flush=True):
@@ -114,7 +123,7 @@ def _decoded_frames(
 
 
 def _packets(
-    path: str,
+    path: Target,
     container: Any,
     options: ReadOptions,
     stats: SourceStats,
@@ -143,7 +152,7 @@ def _packets(
 
 
 def _check_end(
-    path: str, container: Any, stream: Any, options: ReadOptions, stats: SourceStats, end: _End
+    path: Target, container: Any, stream: Any, options: ReadOptions, stats: SourceStats, end: _End
 ) -> None:
     """Notice a file that stops before the end that its header declares."""
     declared = stream.frames
@@ -165,19 +174,21 @@ def _check_end(
             )
 
 
-def _damaged(path: str, what: str, options: ReadOptions, stats: SourceStats) -> None:
+def _damaged(path: Target, what: str, options: ReadOptions, stats: SourceStats) -> None:
     """Raise or count one piece of damage."""
     stats.corrupt += 1
     read = f"{stats.frames_decoded} frames were read, until {stats.last_time:.3f} s"
     if options.on_corrupt == "raise":
         raise VideoError(
-            f"{path} is damaged: {what}; {read}. Use on_corrupt='skip' to take what can be decoded"
+            f"{public_name(path)} is damaged: {what}; {read}. Use on_corrupt='skip' to take what can be decoded"
         )
-    log.warning("%s: %s; %s", path, what, read)
+    log.warning("%s: %s; %s", public_name(path), what, read)
 
 
-def public_name(target: str) -> str:
-    """`target` without the user name and password that a camera's URL may carry."""
+def public_name(target: Target) -> str:
+    """`target` for messages: without the user name and password that a camera's URL may carry."""
+    if isinstance(target, bytes):
+        return f"video of {len(target)} bytes"
     return re.sub(r"://[^/@]*@", "://", target)
 
 

@@ -100,7 +100,7 @@ def open_source(
 ) -> FrameSource:
     """Open a source of frames.
 
-    `spec` is a video file or URL, an image or a folder of images, a list of image files,
+    `spec` is a video file, its bytes or its URL, an image or a folder of images, a list of image files,
     `camera:0` or `/dev/video0`, `rtsp://...`, or an array [T, H, W, 3] or [T, 3, H, W] (NumPy or
     torch; uint8 or float 0..1). `fps` samples the frames nearest to every 1/fps seconds;
     `num_frames` takes so many, evenly spread; neither takes all. `size` is (height, width).
@@ -114,12 +114,14 @@ def open_source(
     if isinstance(spec, str) and is_live(spec):
         return _live_source(spec, fps, num_frames, size, options)
     stats = SourceStats()
-    if isinstance(spec, str | Path) and not _is_stills(str(spec)):
-        _check_exists(str(spec))
-        pictures = _in_order(str(spec), decode_file(str(spec), options, stats))
-        total = None if num_frames is None else count_frames(str(spec), options)
+    if isinstance(spec, bytes) or (isinstance(spec, str | Path) and not _is_stills(spec)):
+        target = spec if isinstance(spec, bytes) else str(spec)
+        _check_exists(target)
+        name = public_name(target)
+        pictures = _in_order(name, decode_file(target, options, stats))
+        total = None if num_frames is None else count_frames(target, options)
         return FrameSource(
-            str(spec), _sampled(pictures, fps, num_frames, total), RgbConverter(size), stats
+            name, _sampled(pictures, fps, num_frames, total), RgbConverter(size), stats
         )
     name, contents = _stills(spec)
     times = still_times(len(contents), fps, options)
@@ -195,10 +197,10 @@ def _stills(spec: Any) -> tuple[str, Sequence[Any]]:
     return "array", as_clip(spec)  # type: ignore[return-value]  # an array is a sequence of frames
 
 
-def _is_stills(spec: str) -> bool:
+def _is_stills(spec: str | Path) -> bool:
     return Path(spec).is_dir() or Path(spec).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _check_exists(spec: str) -> None:
-    if "://" not in spec and not Path(spec).exists():
+def _check_exists(spec: str | bytes) -> None:
+    if isinstance(spec, str) and "://" not in spec and not Path(spec).exists():
         raise VideoError(f"{spec} does not exist; give a video file, an image folder or a camera")

@@ -69,6 +69,15 @@ def test_fps_takes_the_nearest_true_times(tmp_path):
     assert times_of(path, fps=1000) == pytest.approx(UNEVEN, abs=1e-3)
 
 
+def test_the_bytes_of_a_file_read_like_the_file(tmp_path):
+    path = encode(tmp_path / "v.mp4", UNEVEN)
+    content = path.read_bytes()
+    assert times_of(content) == times_of(path)
+    assert times_of(content, num_frames=3) == times_of(path, num_frames=3)
+    with pytest.raises(VideoError, match="cannot open video of 9 bytes"):
+        times_of(b"not video")
+
+
 def test_resize_on_reading(tmp_path):
     path = encode(tmp_path / "v.mp4", UNEVEN)
     with open_source(path, size=(24, 30)) as source:
