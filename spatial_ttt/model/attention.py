@@ -95,6 +95,8 @@ def attend(
 ) -> Tensor:
     """Attention of the last L of N tokens, [B, H, L, Dh]; `window` limits it to the last W keys."""
     length, total = q.shape[2], k.shape[2]
+    if not length:
+        return q
     if branches > 1 or window is None or total <= window:
         return _attend_all(q, k, v, branches, window)
     if length == 1:

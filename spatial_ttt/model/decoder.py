@@ -77,7 +77,7 @@ class TTTLayer(DecoderLayer):
         past = cast(TTTState | None, state)
         normed = self.input_layernorm(tokens.hidden)
         ready, mixed, past = self.self_attn(normed, tokens, past, branches, keep_state)
-        return (self.finish(ready, mixed) if ready.length else ready), past
+        return self.finish(ready, mixed), past
 
 
 class HybridDecoder(nn.Module):
