@@ -238,15 +238,13 @@ def distance_matrix(boxes: Boxes) -> Array:
 
 def overlaps(a: Boxes, b: Boxes, tolerance: float = 0.0) -> Bools:
     """Whether paired boxes interpenetrate by more than `tolerance` metres along every axis, [N]."""
-    result: Bools = _separation(a, b) < -tolerance
-    return result
+    return np.asarray(_separation(a, b) < -tolerance)
 
 
 def contains_points(box: OrientedBox, points: Array, tolerance: float = 1e-9) -> Bools:
     """Which of the points [..., 3] lie inside the box or on its faces."""
     local = np.abs((points - box.center) @ box.axes.T)
-    result: Bools = (local <= box.size / 2 + tolerance).all(-1)
-    return result
+    return np.asarray((local <= box.size / 2 + tolerance).all(-1))
 
 
 def contains_box(outer: OrientedBox, inner: OrientedBox, tolerance: float = 1e-9) -> bool:
@@ -258,7 +256,7 @@ def contains_box(outer: OrientedBox, inner: OrientedBox, tolerance: float = 1e-9
 
 
 def footprint(box: OrientedBox) -> Array:
-    """The box's shadow on the floor: a convex counter-clockwise polygon [K, 2], K = 4 if upright."""
+    """The box's shadow on the floor: a counter-clockwise polygon [K, 2], K = 4 if upright."""
     points = np.unique(np.round(corners(stack([box]))[0, :, :2], 12), axis=0)
     return convex_hull(points)
 
@@ -297,5 +295,4 @@ def points_in_polygon(points: Array, polygon: Array) -> Bools:
     at = start[:, 0] + (y - start[:, 1]) * (end[:, 0] - start[:, 0]) / np.where(
         slope == 0, 1, slope
     )
-    result: Bools = ((rising & (x < at)).sum(-1) % 2) == 1
-    return result
+    return np.asarray(((rising & (x < at)).sum(-1) % 2) == 1)

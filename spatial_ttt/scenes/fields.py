@@ -1,4 +1,4 @@
-"""Reading single values out of untrusted JSON: numbers, vectors, lists, each with a clear SceneError."""
+"""Single values out of untrusted JSON: numbers, vectors, lists, each with a clear SceneError."""
 
 from __future__ import annotations
 

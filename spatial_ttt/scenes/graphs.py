@@ -153,7 +153,8 @@ def _box(record: dict[str, Any], where: str) -> OrientedBox | None:
 
 def _scene(scan: str, source: str, records: list[Any], boxes: dict[int, OrientedBox]) -> Scene:
     """A scene of a graph's objects: all are counted, those with a box become objects."""
-    objects, counts = [], {}
+    objects: list[SceneObject] = []
+    counts: dict[str, int] = {}
     for raw in records:
         record = mapping(raw, f"scan {scan}: object")
         category = " ".join(text(record.get("label"), f"scan {scan}: label").lower().split())

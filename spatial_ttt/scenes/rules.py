@@ -59,7 +59,7 @@ class Inventory:
 
 
 def inventory(objects: Sequence[SceneObject]) -> Inventory:
-    """An inventory measured by closed form: closest points of boxes as the benchmark samples them."""
+    """An inventory measured in closed form, on boxes as far in as the benchmark's samples lie."""
     boxes = stack(objects)
     matrix = distance_matrix(boxes.shrunk(SAMPLING_INSET))
     return Inventory(boxes, _group(objects), lambda i, j: matrix[i, j])

@@ -185,7 +185,7 @@ def _refuse_unknown(record: dict[str, Any], known: set[str], where: str) -> None
 
 
 def scene_from_json(record: Any) -> Scene:
-    """A validated scene from what `scene_to_json` wrote, or what a user wrote by docs/questions.md."""
+    """A validated scene from what `scene_to_json`, or a user by docs/questions.md, wrote."""
     record = mapping(record, "scene")
     where = f"scene {record.get('scene_id', '?')!r}"
     check_format(record, where)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 DIRECTION_NOTES = {
     "object_rel_direction_easy": "",
     "object_rel_direction_medium": (
-        "\nAn object is to my back if I would have to turn at least 135 degrees in order to face it."
+        "\nAn object is to my back if I would have to turn at least 135 degrees in order to face "
+        "it."
     ),
     "object_rel_direction_hard": (
         "\nThe directions refer to the quadrants of a Cartesian plane (if I am standing at the "
@@ -89,8 +90,8 @@ def ask_route(start: str, facing: str, goal: str, actions: tuple[str, ...]) -> s
 
 def ask_recall(item: str) -> str:
     return (
-        f"These places are next to each {item} shown in the video. "
-        f"Which of the following is the order in which the {item} was seen at them?"
+        "Which of the following correctly represents the order in which the "
+        f"{item} appeared in the video?"
     )
 
 
@@ -116,7 +117,8 @@ class Parsed:
 _PATTERNS: tuple[tuple[str, str], ...] = (
     (
         "room_size_estimation",
-        r"(?:what is|estimate) the (?:size|floor area|area) of (?:this|the) (?:room|space|apartment)",
+        r"(?:what is|estimate) the (?:size|floor area|area) of (?:this|the) "
+        r"(?:room|space|apartment)",
     ),
     (
         "object_size_estimation",
@@ -145,7 +147,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
 
 
 def parse(question: str, question_type: str | None = None) -> Parsed | None:
-    """What a question asks, or None if no template fits, or the type given contradicts the words."""
+    """What a question asks; None if no template of the given type, if one is given, fits."""
     words = re.sub(r"\s+", " ", question).strip()
     for kind, pattern in _PATTERNS:
         if question_type is not None and not question_type.startswith(kind):

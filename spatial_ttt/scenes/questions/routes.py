@@ -1,0 +1,247 @@
+"""Routes: from one object to another in straight free legs, with the turns left to fill in.
+
+The robot starts at an object, faces another, and rolls towards landmarks until just before them.
+Each turn is taken at the stop before the next leg. A turn is asked about only if it stays the same
+turn whether one thinks of the robot as standing at its stop or at the landmark itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.random import Generator
+
+from spatial_ttt.scenes import rules
+from spatial_ttt.scenes.boxes import stack
+from spatial_ttt.scenes.questions import templates
+from spatial_ttt.scenes.questions.choices import choice
+from spatial_ttt.scenes.questions.plan import (
+    CLEARANCE,
+    Plan,
+    entry,
+    floor_plan,
+    free_ways,
+    rectangles,
+)
+from spatial_ttt.scenes.questions.question import Question
+from spatial_ttt.scenes.questions.seen import Observation
+from spatial_ttt.scenes.scene import Array
+
+T = TypeVar("T")
+
+TURNS = {"Turn Left": (35.0, 120.0), "Turn Back": (150.0, 210.0), "Turn Right": (240.0, 325.0)}
+"""Bearings, degrees counter-clockwise, of a clear turn; what lies between is ambiguous."""
+MIN_LEG = 0.6
+"""Shortest way to roll, metres."""
+STOP_GAP = CLEARANCE + 0.05
+"""How far before a landmark the robot stops, metres."""
+NUM_OPTIONS = 4
+_MAX_LANDMARKS = 14
+_TRIES = 24
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """The plan and the landmarks on it."""
+
+    plan: Plan
+    names: list[str]
+    center: Array  # [L, 2]
+    shapes: tuple[Array, Array, Array]  # rectangles of the landmarks, grown by the stopping gap
+
+
+@dataclass(frozen=True, slots=True)
+class _Leg:
+    """A straight way to a landmark."""
+
+    landmark: int
+    start: Array  # [2] where the robot sets off
+    stop: Array  # [2] where it stops
+
+
+def route_planning(seen: Observation, rng: Generator, limit: int) -> list[Question]:
+    """Routes of one to three turns over single objects on a known floor plan."""
+    scene = seen.scene
+    if limit < 1 or not (scene.rooms or (scene.room_size or np.inf) <= rules.LARGE_ROOM):
+        return []  # without walls on record, a larger scan may hide one between two objects
+    ground = _ground(seen, rng)
+    if ground is None:
+        return []
+    questions: list[Question] = []
+    asked: set[str] = set()
+    for _ in range(_TRIES):
+        question = _try_route(seen, ground, rng)
+        if question is not None and question.question not in asked:
+            asked.add(question.question)
+            questions.append(question)
+            if len(questions) == limit:
+                break
+    return questions
+
+
+def _ground(seen: Observation, rng: Generator) -> _Ground | None:
+    """The plan from every box there is, and up to `_MAX_LANDMARKS` seen single objects on it."""
+    all_boxes = stack(seen.scene.objects)
+    floor = 0.0
+    if not seen.scene.rooms and len(all_boxes):
+        floor = float((all_boxes.center[:, 2] - all_boxes.size[:, 2] / 2).min())
+    plan = floor_plan(seen.scene, all_boxes, floor)
+    standing = {int(owner) for owner in plan.owner}
+    place = {item.object_id: n for n, item in enumerate(seen.scene.objects)}
+    names, index = [], []
+    for name in seen.stock.singles():
+        n = place[seen.objects[int(seen.stock.members[name][0])].object_id]
+        if n in standing:
+            names.append(name)
+            index.append(n)
+    if len(names) < 3:
+        return None
+    keep = np.sort(rng.permutation(len(names))[:_MAX_LANDMARKS])
+    chosen = np.array(index, dtype=np.intp)[keep]
+    center, half, axes = rectangles(all_boxes.take(chosen))
+    shapes = (center, half + STOP_GAP, axes)
+    return _Ground(plan, [names[k] for k in keep], center, shapes)
+
+
+def _try_route(seen: Observation, ground: _Ground, rng: Generator) -> Question | None:
+    count = len(ground.names)
+    origin = int(rng.integers(count))
+    num_turns = int(rng.integers(1, 4))
+    visited = {origin}
+    first = _pick(_legs(ground, ground.center[origin], origin, visited, leaves=True), rng)
+    if first is None:
+        return None
+    legs, turns = [first], []
+    facing = first.landmark
+    if rng.random() < 0.5:  # face something else first: the route then begins with a turn
+        turned = _first_turn(ground, origin, first, rng)
+        if turned is None:
+            return None
+        facing, turn = turned
+        turns.append(turn)
+    visited.add(first.landmark)
+    while len(turns) < num_turns:
+        step = _next_leg(ground, legs[-1], visited, rng)
+        if step is None:
+            break
+        leg, turn = step
+        legs.append(leg)
+        turns.append(turn)
+        visited.add(leg.landmark)
+    if not turns or facing in {leg.landmark for leg in legs[1:]}:
+        return None
+    return _ask(seen, ground, rng, _Route(origin, facing, legs, turns))
+
+
+def _legs(ground: _Ground, start: Array, at: int, visited: set[int], leaves: bool) -> list[_Leg]:
+    """Free legs from `start` to landmarks not yet visited.
+
+    Setting off from the first object (`leaves`), the robot stands at its edge on the way out; from
+    a stop before a landmark it must not roll over that landmark.
+    """
+    targets = np.array([n for n in range(len(ground.names)) if n not in visited], dtype=np.intp)
+    if not len(targets):
+        return []
+    ends = ground.center[targets]
+    starts = np.broadcast_to(start, ends.shape)
+    if leaves:
+        starts = starts + _leave(ground, at, ends)[:, None] * (ends - starts)
+    length = np.linalg.norm(ends - starts, axis=1)
+    shapes = tuple(part[targets] for part in ground.shapes)
+    share = entry((shapes[0], shapes[1], shapes[2]), starts, ends)
+    stops = starts + np.minimum(share, 1.0)[:, None] * (ends - starts)
+    rolled = np.minimum(share, 1.0) * length
+    free = (rolled >= MIN_LEG) & (share > 0) & free_ways(ground.plan, starts, stops)
+    return [_Leg(int(targets[n]), starts[n], stops[n]) for n in np.flatnonzero(free)]
+
+
+def _leave(ground: _Ground, at: int, ends: Array) -> Array:
+    """Share of the way from an object's centre to each end at which its edge is left, [N]."""
+    shape = tuple(np.repeat(part[at : at + 1], len(ends), axis=0) for part in ground.shapes)
+    back = entry((shape[0], shape[1], shape[2]), ends, ground.center[at])
+    result: Array = 1.0 - np.where(np.isfinite(back), back, 1.0)
+    return result
+
+
+def _pick(legs: list[_Leg], rng: Generator) -> _Leg | None:
+    return legs[int(rng.integers(len(legs)))] if legs else None
+
+
+def _turn(place: Array, ahead: Array, target: Array) -> str | None:
+    """The turn to make at `place`, facing the point `ahead`, towards `target`."""
+    degrees = float(rules.bearing(place, ahead, target))
+    return next((name for name, (low, high) in TURNS.items() if low <= degrees <= high), None)
+
+
+def _first_turn(
+    ground: _Ground, origin: int, first: _Leg, rng: Generator
+) -> tuple[int, str] | None:
+    """Something to face at first, and the turn from it to the first leg."""
+    target = ground.center[first.landmark]
+    options: dict[str, list[int]] = {}
+    for other in range(len(ground.names)):
+        if other in (origin, first.landmark):
+            continue
+        ahead = ground.center[other]
+        turn = _turn(first.start, ahead, target)
+        if turn is not None and turn == _turn(ground.center[origin], ahead, target):
+            options.setdefault(turn, []).append(other)
+    return _draw(options, rng)
+
+
+def _next_leg(
+    ground: _Ground, last: _Leg, visited: set[int], rng: Generator
+) -> tuple[_Leg, str] | None:
+    """A leg from the last stop that begins with a clear turn, all turns alike."""
+    ahead = last.stop + (last.stop - last.start)
+    beyond = ground.center[last.landmark]
+    options: dict[str, list[_Leg]] = {}
+    for leg in _legs(ground, last.stop, last.landmark, visited, leaves=False):
+        target = ground.center[leg.landmark]
+        turn = _turn(last.stop, ahead, target)
+        if turn is not None and turn == _turn(beyond, beyond + (ahead - last.stop), target):
+            options.setdefault(turn, []).append(leg)
+    return _draw(options, rng)
+
+
+def _draw(options: dict[str, list[T]], rng: Generator) -> tuple[T, str] | None:
+    """A turn among those possible, then one of its ways."""
+    if not options:
+        return None
+    turn = sorted(options)[int(rng.integers(len(options)))]
+    ways = options[turn]
+    return ways[int(rng.integers(len(ways)))], turn
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    origin: int
+    facing: int
+    legs: list[_Leg]
+    turns: list[str]
+
+
+def _ask(seen: Observation, ground: _Ground, rng: Generator, route: _Route) -> Question:
+    names = ground.names
+    actions: list[str] = []
+    starts_with_turn = route.facing != route.legs[0].landmark
+    for n, leg in enumerate(route.legs):
+        if n > 0 or starts_with_turn:
+            actions.append(templates.BLANK)
+        actions.append(f"Go forward until the {names[leg.landmark]}")
+    every = [", ".join(turns) for turns in itertools.product(TURNS, repeat=len(route.turns))]
+    right = ", ".join(route.turns)
+    wrong = [text for text in every if text != right]
+    picked = rng.permutation(len(wrong))[: NUM_OPTIONS - 1]
+    goal = names[route.legs[-1].landmark]
+    words = templates.ask_route(names[route.origin], names[route.facing], goal, tuple(actions))
+    facts = {
+        "categories": [names[route.origin], names[route.facing]]
+        + [names[leg.landmark] for leg in route.legs],
+        "ways": [[leg.start.tolist(), leg.stop.tolist()] for leg in route.legs],
+    }
+    options = (right, *(wrong[n] for n in picked))
+    return choice(seen, rng, ("route_planning", words), options, facts)
