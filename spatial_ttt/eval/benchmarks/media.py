@@ -5,10 +5,13 @@ A half-downloaded file would otherwise fail hours into a run, or worse: be watch
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
+from spatial_ttt.data_format import read_media
 from spatial_ttt.errors import DataError
 from spatial_ttt.eval.benchmarks.item import BenchmarkItem
 
@@ -19,7 +22,7 @@ _PARTIAL_SUFFIXES = (".incomplete", ".part", ".aria2", ".crdownload", ".tmp")
 def check_clips(items: Iterable[BenchmarkItem], what: str) -> None:
     """Raise `DataError` that counts and names the missing and the half-downloaded files."""
     paths = sorted({path for item in items for path in item.clip.paths})
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not _is_there(path)]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(paths)} files are missing (first: {missing[0]}"
@@ -34,48 +37,62 @@ def check_clips(items: Iterable[BenchmarkItem], what: str) -> None:
         )
 
 
+def media_of(path: Path) -> Path | bytes:
+    """What a clip's path stands for: the file itself, or bytes out of a tar shard."""
+    return path if path.exists() else read_media(path.parent, path.name)
+
+
 def fault_of(path: Path) -> str | None:
     """What is wrong with a video or image file, as far as its bytes tell; None if nothing."""
-    size = path.stat().st_size
+    media = media_of(path)
+    with io.BytesIO(media) if isinstance(media, bytes) else media.open("rb") as file:
+        return _fault(file, path.suffix.lower())
+
+
+def _fault(file: BinaryIO, suffix: str) -> str | None:
+    size = file.seek(0, io.SEEK_END)
     if size == 0:
         return "empty file"
-    suffix = path.suffix.lower()
     if suffix in _BOXED_SUFFIXES:
-        return _mp4_fault(path, size)
-    if suffix == ".png" and not _tail(path, 12).endswith(b"IEND\xaeB`\x82"):
+        return _mp4_fault(file, size)
+    file.seek(max(0, size - 4096))
+    tail = file.read()
+    if suffix == ".png" and b"IEND\xaeB`\x82" not in tail:
         return "PNG without its end"
-    if suffix in (".jpg", ".jpeg") and b"\xff\xd9" not in _tail(path, 4096):
+    if suffix in (".jpg", ".jpeg") and b"\xff\xd9" not in tail:
         return "JPEG without its end"
     return None
 
 
-def _mp4_fault(path: Path, size: int) -> str | None:
+def _mp4_fault(file: BinaryIO, size: int) -> str | None:
     """An MP4 is a row of boxes, each with its length: cut short, the last one outruns the file."""
     position, kinds = 0, []
-    with path.open("rb") as file:
-        while position < size:
-            file.seek(position)
-            header = file.read(16)
-            if len(header) < 8:
-                return "ends inside a box header"
-            length, kind = struct.unpack(">I4s", header[:8])
-            if length == 1 and len(header) == 16:
-                length = struct.unpack(">Q", header[8:])[0]
-            elif length == 0:  # the last box may run to the end of the file
-                length = size - position
-            if length < 8:
-                return f"no MP4 box at byte {position}"
-            kinds.append(kind)
-            position += length
+    while position < size:
+        file.seek(position)
+        header = file.read(16)
+        if len(header) < 8:
+            return "ends inside a box header"
+        length, kind = struct.unpack(">I4s", header[:8])
+        if length == 1 and len(header) == 16:
+            length = struct.unpack(">Q", header[8:])[0]
+        elif length == 0:  # the last box may run to the end of the file
+            length = size - position
+        if length < 8:
+            return f"no MP4 box at byte {position}"
+        kinds.append(kind)
+        position += length
     if position > size:
         return f"{position - size} bytes short"
     return None if b"moov" in kinds else "no index (moov box): was the download finished?"
 
 
-def _tail(path: Path, num_bytes: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - num_bytes))
-        return file.read()
+def _is_there(path: Path) -> bool:
+    if path.is_file():
+        return True
+    if not any(parent.suffix == ".tar" for parent in path.parents):
+        return False
+    read_media(path.parent, path.name)  # raises and says why when the shard lacks it
+    return True
 
 
 def _partial_hint(path: Path) -> str:

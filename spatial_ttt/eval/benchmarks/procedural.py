@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spatial_ttt.data_format import MARKERS, Sample, read_samples
 from spatial_ttt.errors import DataError
 from spatial_ttt.eval.benchmarks.item import (
     Benchmark,
@@ -16,13 +17,12 @@ from spatial_ttt.eval.benchmarks.item import (
     FrameSampling,
     check_unique,
 )
-from spatial_ttt.eval.benchmarks.records import Row, read_rows, revision_of
+from spatial_ttt.eval.benchmarks.records import Row, revision_of
 from spatial_ttt.eval.question_types import answer_kind
 
 WHAT = "nothing: make it with `spatial-ttt data build` and its held-out test seeds"
 FILE_NAME = "examples.jsonl"
 SAMPLING = FrameSampling(fps=2.0)
-_MARKERS = ("<video>", "<image>")
 
 
 def load_procedural(data: Path) -> Benchmark:
@@ -33,9 +33,7 @@ def load_procedural(data: Path) -> Benchmark:
     top = data if data.is_dir() else data.parent
     items = tuple(item for file in files for item in _items_of(file, top))
     if not items:
-        raise DataError(
-            f"{data} holds no questions: no row has both question_type and ground_truth"
-        )
+        raise DataError(f"{data} holds no questions: no row has question_type and ground_truth")
     return Benchmark(
         name="procedural",
         version=1,
@@ -47,62 +45,56 @@ def load_procedural(data: Path) -> Benchmark:
 
 
 def _items_of(file: Path, top: Path) -> list[BenchmarkItem]:
+    name = file.relative_to(top).parent.as_posix()
     return [
-        _item(row, f"{file.relative_to(top).with_suffix('')}:{index}", file.parent)
-        for index, row in enumerate(read_rows(file))
-        if row.fields.get("question_type") and row.fields.get("ground_truth") is not None
+        _item(sample, f"{name}/{index:06d}", file)
+        for index, sample in enumerate(read_samples(file))
+        if sample.question_type and sample.ground_truth is not None
     ]
 
 
-def _item(row: Row, place_id: str, root: Path) -> BenchmarkItem:
-    question_type = row.text("question_type")
-    options = row.texts("options")
+def _item(sample: Sample, place_id: str, file: Path) -> BenchmarkItem:
+    item_id = sample.id or place_id
+    row = Row({"ground_truth": sample.ground_truth}, f"{file} sample {item_id}")
+    question_type, options = sample.question_type or "", sample.options or ()
     kind = answer_kind(question_type) or ("choice" if options else "number")
     if kind == "number":
         row.number("ground_truth")
-        answer = row.text("ground_truth")
     else:
-        answer = row.choice("ground_truth", options)
-    until = row.fields.get("visible_until_s")
-    human = _human_turn(row)
+        row.choice("ground_truth", options)
+    until = sample.visible_until_s
+    human = _without_markers(sample.turns[0].text)
     return BenchmarkItem(
-        item_id=row.optional_text("id") or place_id,
+        item_id=item_id,
         question_type=question_type,
         kind=kind,
-        question=row.optional_text("question") or human,
+        question=human,
         options=options if kind == "choice" else (),
-        answer=answer,
-        clip=_clip(row, root),
-        ask_time_s=None if until is None else row.number("visible_until_s"),
-        stream_minutes=None if until is None else row.number("visible_until_s") / 60,
-        prompt=None if row.fields.get("question") else human,  # trained on this very wording
-        tags={key: str(row.fields[key]) for key in ("split", "dataset") if row.fields.get(key)},
+        answer=row.text("ground_truth"),
+        clip=_clip(sample, row.place, file.parent),
+        ask_time_s=until,
+        stream_minutes=None if until is None else until / 60,
+        prompt=human,  # the data already words the question as a model is trained on it
+        tags={
+            key: str(sample.extra[key])
+            for key in ("split", "scene", "scene_id", "dataset")
+            if key in sample.extra
+        },
     )
 
 
-def _human_turn(row: Row) -> str:
-    """The first human turn without its picture markers."""
-    turns = row.fields.get("conversations")
-    if not isinstance(turns, list) or not turns or not isinstance(turns[0], dict):
-        raise DataError(f"{row.place}: 'conversations' must be a list of turns, got {turns!r}")
-    text = turns[0].get("value")
-    if turns[0].get("from") != "human" or not isinstance(text, str):
-        raise DataError(f"{row.place}: the first turn must be a human's text, got {turns[0]!r}")
-    for marker in _MARKERS:
+def _without_markers(text: str) -> str:
+    for marker in MARKERS.values():
         text = text.replace(marker, "")
     return text.strip()
 
 
-def _clip(row: Row, root: Path) -> Clip:
-    video, images = row.fields.get("video"), row.fields.get("image")
-    if isinstance(video, list) and len(video) == 1:
-        video = video[0]
-    if isinstance(video, str) and video:
-        return Clip((root / video,))
-    if isinstance(images, str):
-        images = [images]
-    if isinstance(images, list) and images:
-        return Clip(tuple(root / str(image) for image in images), is_images=True)
+def _clip(sample: Sample, place: str, root: Path) -> Clip:
+    if len(sample.videos) == 1 and not sample.images:
+        return Clip((root / sample.videos[0],))
+    if sample.images and not sample.videos:
+        return Clip(tuple(root / image for image in sample.images), is_images=True)
     raise DataError(
-        f"{row.place}: needs one 'video' path or a list of 'image' paths, got {video!r}"
+        f"{place}: a benchmark question is about one video or some images, "
+        f"got {len(sample.videos)} videos and {len(sample.images)} images"
     )
