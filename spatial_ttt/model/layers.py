@@ -43,19 +43,16 @@ class MLP(nn.Module):
 class RotaryEmbedding(nn.Module):
     """Interleaved three-axis rotary angles: frequency i turns by row, column or time."""
 
-    inv_freq: Tensor
-
     def __init__(self, text_config: Any) -> None:
         super().__init__()
         rope = text_config.rope_parameters
-        half = text_config.head_dim // 2
         self.theta = float(rope["rope_theta"])
         self.head_dim = text_config.head_dim
-        axis = torch.zeros(half, dtype=torch.long)
         _, rows, cols = rope.get("mrope_section", (24, 20, 20))
-        axis[1 : 3 * rows : 3] = 1
-        axis[2 : 3 * cols : 3] = 2
-        self.axis = tuple(int(a) for a in axis)
+        limits = {1: 3 * rows, 2: 3 * cols}
+        half = self.head_dim // 2
+        # Frequency i turns by row (1) or column (2) where i = 1 or 2 mod 3, by time (0) elsewhere.
+        self.axis = tuple(i % 3 if i % 3 and i < limits[i % 3] else 0 for i in range(half))
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
         """Positions [3, B, L] -> cos and sin side by side [B, L, head_dim]: cos then sin of each frequency.

@@ -33,8 +33,10 @@ def product_options(dtype: torch.dtype) -> dict[str, object]:
 def product(a, b, ROUND: tl.constexpr, WIDE: tl.constexpr):
     """a @ b with operands rounded to ROUND and float32 sums."""
     if WIDE:
-        return tl.dot(a.to(ROUND).to(tl.float32), b.to(ROUND).to(tl.float32), input_precision="ieee")
-    elif ROUND == tl.float32:
+        return tl.dot(
+            a.to(ROUND).to(tl.float32), b.to(ROUND).to(tl.float32), input_precision="ieee"
+        )
+    elif tl.float32 == ROUND:
         return tl.dot(a.to(ROUND), b.to(ROUND), input_precision="tf32x3")
     else:
         return tl.dot(a.to(ROUND), b.to(ROUND))

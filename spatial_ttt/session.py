@@ -1,0 +1,305 @@
+"""One viewer's stream: watch frames, answer questions at any moment, in memory that does not grow.
+
+    session = StreamingSession(model, processor)
+    session.observe(frames)                     # as many times as frames come
+    for piece in session.ask("How many chairs?"):
+        ...
+
+`ask` works on a fork: the stream goes on as if nobody had asked. A session is OPEN until `close`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spatial_ttt.errors import BudgetError, SessionClosed, VideoError
+from spatial_ttt.generate import Decoding, generate
+from spatial_ttt.model.attention import KVCache, release
+from spatial_ttt.model.layout import END, Layout, join_all, text
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.model.state import DecoderState, layer_bytes
+from spatial_ttt.processor import Processor
+from spatial_ttt.snapshot import load_snapshot, save_snapshot
+from spatial_ttt.stream_state import StreamState
+from spatial_ttt.video.frame import Frame, check_frame
+
+
+@dataclass
+class Timings:
+    """Seconds spent since the session was opened."""
+
+    preprocess: float = 0.0
+    vision: float = 0.0
+    decoder: float = 0.0
+    answer: float = 0.0
+
+
+@dataclass(frozen=True)
+class SessionStats:
+    """What a session holds and has done."""
+
+    num_frames: int
+    num_slots: int
+    num_tokens: int
+    seconds_seen: float
+    ttt_bytes: int
+    """Fast weights, windows, held slots: constant once the first chunk is full."""
+    anchor_bytes: int
+    """Keys and values of the anchors: grow with the stream unless bounded."""
+    timings: Timings = field(default_factory=Timings)
+
+    @property
+    def state_bytes(self) -> int:
+        """All bytes of the decoder's state."""
+        return self.ttt_bytes + self.anchor_bytes
+
+
+class StreamingSession:
+    """A stream, its memory, and the questions asked of it.
+
+    `slots_per_piece` slots are encoded and decoded together when that many are at hand; any value
+    gives the same answers. `max_bytes` refuses frames that would grow the state beyond it.
+    """
+
+    def __init__(
+        self,
+        model: SpatialTTTForConditionalGeneration,
+        processor: Processor,
+        *,
+        slots_per_piece: int = 4,
+        max_bytes: int | None = None,
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.slots_per_piece = slots_per_piece
+        self.max_bytes = max_bytes
+        self.timings = Timings()
+        self._state = StreamState(model.decoder.start(), None, None, None, 0, 0)
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    @property
+    def state(self) -> StreamState:
+        """The stream's state now."""
+        self._check_open()
+        return self._state
+
+    def observe(self, frames: Iterable[Frame]) -> int:
+        """Watch more frames; returns how many slots were completed.
+
+        Raises VideoError for a frame that is no picture, of another size, or earlier than the last;
+        frames before it have been watched.
+        """
+        before = self.state.num_slots
+        slots: list[tuple[Frame, Frame]] = []
+        try:
+            for frame in frames:
+                pair = self._accept(frame)
+                slots.extend([pair] if pair else [])
+                if len(slots) == self.slots_per_piece:
+                    ready, slots = slots, []
+                    self._watch(ready)
+        finally:
+            if slots:
+                self._watch(slots)
+        return self._state.num_slots - before
+
+    def _accept(self, frame: Frame) -> tuple[Frame, Frame] | None:
+        """Check a frame against the stream; the slot it completes, if any."""
+        check_frame(frame)
+        state = self.state
+        size = (frame.pixels.shape[0], frame.pixels.shape[1])
+        if state.frame_size not in (None, size):
+            raise VideoError(
+                f"frame of {size[0]}x{size[1]} pixels at {frame.time:.2f} s in a stream of {state.frame_size}; "
+                f"resize the source or open a new session"
+            )
+        if state.last_time is not None and frame.time < state.last_time:
+            raise VideoError(
+                f"frame at {frame.time:.3f} s follows one at {state.last_time:.3f} s; times must not go backwards"
+            )
+        lone = state.lone
+        self._state = state._replace(
+            lone=frame if lone is None else None,
+            last_time=frame.time,
+            frame_size=size,
+            num_frames=state.num_frames + 1,
+        )
+        return None if lone is None else (lone, frame)
+
+    def _watch(self, slots: list[tuple[Frame, Frame]]) -> None:
+        with self._lock, torch.no_grad():
+            decoder = self._push(self._state.decoder, slots, ())
+            if self.max_bytes is not None and decoder.num_bytes > self.max_bytes:
+                raise BudgetError(
+                    f"the state would grow to {decoder.num_bytes} bytes, the budget is {self.max_bytes}; "
+                    f"snapshot and close the session, or raise the budget"
+                )
+            self._state = self._state._replace(
+                decoder=decoder, num_slots=self._state.num_slots + len(slots)
+            )
+
+    def _push(
+        self, state: DecoderState, slots: list[tuple[Frame, Frame]], tail: tuple[int, ...]
+    ) -> DecoderState:
+        """Feed slots; with `tail` ids the video ends and the question follows. Returns the new state."""
+        state, _ = self._push_hidden(state, slots, tail)
+        return state
+
+    def _push_hidden(
+        self, state: DecoderState, slots: list[tuple[Frame, Frame]], tail: tuple[int, ...]
+    ) -> tuple[DecoderState, torch.Tensor]:
+        device = self.model.device
+        ids: list[int] = list(self.processor.prefix_ids) if state.num_tokens == 0 else []
+        layouts: list[Layout] = [(text(len(ids)),)] if ids else []
+        vision = None
+        if slots:
+            with self._timed("preprocess"):
+                pixels = np.stack([frame.pixels for pair in slots for frame in pair])
+                patches, grid = self.processor.patches(torch.from_numpy(pixels).to(device))
+            with self._timed("vision"):
+                vision = self.model.encode(patches, grid)
+            merge = self.processor.frames.spatial_merge_size
+            for first, second in slots:
+                slot_ids, layout = self.processor.slot_ids(
+                    (first.time + second.time) / 2, (grid[0] // merge, grid[1] // merge)
+                )
+                ids += slot_ids
+                layouts.append(layout)
+        if tail:
+            ids += tail
+            layouts.append((END, text(len(tail))))
+        with self._timed("decoder"):
+            piece = torch.tensor([ids], device=device)
+            done, state = self.model.decode_piece(piece, join_all(layouts), vision, state)
+        return state, done.hidden
+
+    def ask(self, question: str, decoding: Decoding | None = None) -> Iterator[str]:
+        """Answer about everything seen so far, as pieces of text; the stream is left untouched.
+
+        The question is answered as of the call, however many frames come while the pieces are read.
+        """
+        state = self.state
+        if not question.strip():
+            raise VideoError("the question is empty; ask something")
+        return self._answer(state, question, decoding or Decoding())
+
+    def _answer(self, state: StreamState, question: str, decoding: Decoding) -> Iterator[str]:
+        started = time.perf_counter()
+        decoding = replace(decoding, stop_ids=(*decoding.stop_ids, self.processor.stop_id))
+        # An odd last frame makes a slot of its own, as the reference processor pads it.
+        slots = [(state.lone, state.lone)] if state.lone else []
+        tail = tuple(self.processor.question_ids(question))
+        fork = state.decoder
+        try:
+            with self._lock, torch.no_grad():
+                fork, hidden = self._push_hidden(state.decoder, slots, tail)
+            tokens = generate(self.model, fork, hidden[0, -1], decoding)
+            ids: list[int] = []
+            shown = ""
+            while True:
+                with self._lock, torch.no_grad():
+                    item = next(tokens, None)
+                if item is None:
+                    break
+                token, fork = item
+                ids.append(token)
+                whole = self.processor.decode(ids)
+                # A character may need several tokens: wait until it is whole.
+                if len(whole) > len(shown) and not whole.endswith("\ufffd"):
+                    yield whole[len(shown) :]
+                    shown = whole
+            rest = self.processor.decode(ids)[len(shown) :]
+            if rest:
+                yield rest
+        finally:
+            self._drop(fork, state.decoder)
+            self.timings.answer += time.perf_counter() - started
+
+    def _drop(self, fork: DecoderState, parent: DecoderState) -> None:
+        with self._lock:
+            for ours, theirs in zip(fork.layers, parent.layers, strict=True):
+                if isinstance(ours, KVCache):
+                    release(ours, theirs.length if isinstance(theirs, KVCache) else 0)
+
+    def fork(self) -> StreamingSession:
+        """A second session that has seen the same and goes its own way; copies nothing until it must."""
+        state = self.state
+        twin = StreamingSession(
+            self.model,
+            self.processor,
+            slots_per_piece=self.slots_per_piece,
+            max_bytes=self.max_bytes,
+        )
+        twin._state = state
+        twin._lock = self._lock  # the anchors' buffers are shared until one of them appends
+        return twin
+
+    def snapshot(self, path: str | Path) -> None:
+        """Save the session to one file, atomically; raises SessionClosed."""
+        with self._lock:
+            save_snapshot(Path(path), self.state, self.model)
+
+    @classmethod
+    def restore(
+        cls,
+        path: str | Path,
+        model: SpatialTTTForConditionalGeneration,
+        processor: Processor,
+        *,
+        slots_per_piece: int = 4,
+        max_bytes: int | None = None,
+    ) -> StreamingSession:
+        """Open a session where a snapshot left off, bit for bit.
+
+        Raises CheckpointError for a damaged file or one of another model.
+        """
+        state = load_snapshot(Path(path), model)
+        session = cls(model, processor, slots_per_piece=slots_per_piece, max_bytes=max_bytes)
+        session._state = state
+        return session
+
+    def stats(self) -> SessionStats:
+        """Counts, seconds and bytes."""
+        state = self.state
+        anchors = sum(layer_bytes(s) for s in state.decoder.layers if isinstance(s, KVCache))
+        return SessionStats(
+            num_frames=state.num_frames,
+            num_slots=state.num_slots,
+            num_tokens=state.decoder.num_tokens,
+            seconds_seen=state.last_time or 0.0,
+            ttt_bytes=state.decoder.num_bytes - anchors,
+            anchor_bytes=anchors,
+            timings=self.timings,
+        )
+
+    def close(self) -> None:
+        """Forget the stream; every later call raises SessionClosed. Closing twice is fine."""
+        self._is_closed = True
+        self._state = StreamState(self.model.decoder.start(), None, None, None, 0, 0)
+
+    def __enter__(self) -> StreamingSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise SessionClosed("the session is closed; open a new one or restore a snapshot")
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+        setattr(self.timings, part, getattr(self.timings, part) + time.perf_counter() - started)
