@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spatial_ttt.errors import SceneError
-from spatial_ttt.scenes.boxes import points_in_polygon
+from spatial_ttt.scenes.boxes import Bools, points_in_polygon
 from spatial_ttt.scenes.rules import Inventory, inventory
 from spatial_ttt.scenes.scene import Camera, Scene, SceneObject, Visibility
 
@@ -42,12 +42,12 @@ class Observation:
     first_trace: dict[str, float]  # s, category -> the earliest trace of an instance
     first_clear: dict[str, float]  # s, category -> the earliest clear view of an instance
     until_s: float
-    saw_every_room: bool
+    rooms_entered: tuple[int, ...]  # room ids in the order the camera first stood in them
 
     @property
-    def has_times(self) -> bool:
-        """Whether appearance times are known (there was a video)."""
-        return bool(self.first_clear)
+    def saw_every_room(self) -> bool:
+        """Whether the camera stood in each room; a scene without a floor plan counts as one."""
+        return len(self.rooms_entered) == len(self.scene.rooms)
 
 
 def observe(
@@ -71,10 +71,10 @@ def observe(
         raise SceneError(f"no frame was seen by {until_s} s; the first is at a later time")
     area = camera.width * camera.height
     pixels = visibility.pixels[:frames]
-    clear = np.asarray(pixels >= max(rule.clear_share * area, 1.0))  # [T, O]
-    trace = np.asarray(pixels > rule.trace_share * area)
+    clear: Bools = np.asarray(pixels >= max(rule.clear_share * area, 1.0))  # [T, O]
+    trace: Bools = np.asarray(pixels > rule.trace_share * area)
     column = {int(object_id): n for n, object_id in enumerate(visibility.object_ids)}
-    seen, glimpsed = clear.any(0), trace.any(0)
+    seen, glimpsed = np.asarray(clear.any(0)), np.asarray(trace.any(0))
     times = visibility.times[:frames]
     kept: list[SceneObject] = []
     ambiguous = set(UNASKED)
@@ -96,7 +96,7 @@ def observe(
         first_trace,
         first_clear,
         float(times[-1]) if until_s is None else until_s,
-        _entered_every_room(scene, camera, float(times[-1])),
+        _rooms_entered(scene, camera, float(times[-1])),
     )
 
 
@@ -109,7 +109,8 @@ def observe_all(scene: Scene) -> Observation:
         boxed[item.category] = boxed.get(item.category, 0) + 1
     known = {name for name, n in boxed.items() if scene.object_counts.get(name, n) == n}
     kept = tuple(item for item in objects if item.category in known)
-    return _observation(scene, kept, {}, {}, 0.0, True)
+    every_room = tuple(room.room_id for room in scene.rooms)
+    return _observation(scene, kept, {}, {}, 0.0, every_room)
 
 
 def _observation(
@@ -118,7 +119,7 @@ def _observation(
     first_trace: dict[str, float],
     first_clear: dict[str, float],
     until_s: float,
-    saw_every_room: bool,
+    rooms_entered: tuple[int, ...],
 ) -> Observation:
     stock = inventory(objects)
     return Observation(
@@ -128,7 +129,7 @@ def _observation(
         {name: first_trace[name] for name in stock.members if name in first_trace},
         {name: first_clear[name] for name in stock.members if name in first_clear},
         until_s,
-        saw_every_room,
+        rooms_entered,
     )
 
 
@@ -136,7 +137,11 @@ def _note_first(times: dict[str, float], category: str, time: float) -> None:
     times[category] = min(time, times.get(category, np.inf))
 
 
-def _entered_every_room(scene: Scene, camera: Camera, until_s: float) -> bool:
-    """Whether the camera stood in each room; a scene without a floor plan counts as one room."""
+def _rooms_entered(scene: Scene, camera: Camera, until_s: float) -> tuple[int, ...]:
     walked = camera.camera_to_world[camera.times <= until_s + 1e-9, :2, 3]
-    return all(bool(points_in_polygon(walked, room.polygon).any()) for room in scene.rooms)
+    first: list[tuple[int, int]] = []
+    for room in scene.rooms:
+        inside = points_in_polygon(walked, room.polygon)
+        if inside.any():
+            first.append((int(inside.argmax()), room.room_id))
+    return tuple(room_id for _, room_id in sorted(first))
