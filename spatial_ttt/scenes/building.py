@@ -23,6 +23,7 @@ from spatial_ttt.scenes.dice import Dice
 from spatial_ttt.scenes.floorplan import WALL, Edge, FloorPlan, PlanOpening, PlanRoom
 from spatial_ttt.scenes.program import Rect
 from spatial_ttt.scenes.scene import PartKind
+from spatial_ttt.scenes.space import SILL
 
 _SLAB = 0.1
 _FRAME = 0.06
@@ -181,7 +182,7 @@ def _window(opening: PlanOpening, trim: Paint) -> list[Solid]:
     return [
         _piece(edge, (low, high), (0.055, 0.07), (bottom, top), pane),
         _piece(
-            edge, (low - 0.04, high + 0.04), (-0.03, 0.05), (bottom - 0.03, bottom + 0.012), trim
+            edge, (low - 0.04, high + 0.04), (-SILL, 0.05), (bottom - 0.03, bottom + 0.012), trim
         ),
         _piece(edge, (low, high), (0.03, 0.056), (top - 0.05, top), trim),
         _piece(edge, (middle - 0.025, middle + 0.025), (0.03, 0.056), (bottom, top), trim),

@@ -119,8 +119,9 @@ def make_plan(dice: Dice, num_rooms: int, functions: tuple[str, ...] | None = No
         entrance = _entrance(dice, rooms, contacts, doors)
         if entrance is None:
             continue
-        windows = _windows(dice, rooms, contacts, [*doors, entrance])
-        return FloorPlan(rooms, (*doors, entrance, *windows), dice.uniform(2.4, 2.8))
+        doors = _free_leaves([*doors, entrance])
+        windows = _windows(dice, rooms, contacts, doors)
+        return FloorPlan(rooms, (*doors, *windows), dice.uniform(2.4, 2.8))
     raise SceneError(f"no floor plan found for {', '.join(names)}; ask for other rooms")
 
 
@@ -131,6 +132,7 @@ def _room(index: int, cell: Cell) -> PlanRoom:
         *(round(v, 4) for v in (rect.x0 + half, rect.y0 + half, rect.x1 - half, rect.y1 - half))
     )
     x0, y0, x1, y1 = inner
+    outline: tuple[tuple[float, float], ...]
     if notch is None:
         outline = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
         cut = None
@@ -238,6 +240,27 @@ def _door(dice: Dice, rooms: tuple[PlanRoom, ...], contact: _Contact, new: int) 
     return PlanOpening(
         "door", (first, second), low, round(low + width, 4), 0.0, DOOR_TOP, leaf, hinge
     )
+
+
+def _free_leaves(doors: list[PlanOpening]) -> list[PlanOpening]:
+    """Take away leaves that would stand before another door of the same room."""
+    out = []
+    for door in doors:
+        edge = door.edges[0]
+        at = door.low if door.hinge < 0 else door.high
+        leaf = edge.strip(at - 0.35, at + 0.35, door.high - door.low + 0.3)
+        blocked = any(
+            _meet(leaf, face.strip(other.low, other.high, 0.9))
+            for other in doors
+            for face in other.edges
+            if other is not door and face.room_id == edge.room_id
+        )
+        out.append(door._replace(leaf="none") if blocked and door.leaf == "open" else door)
+    return out
+
+
+def _meet(a: Rect, b: Rect) -> bool:
+    return a.x0 < b.x1 and b.x0 < a.x1 and a.y0 < b.y1 and b.y0 < a.y1
 
 
 def _outer(edge: Edge, contacts: list[_Contact]) -> list[tuple[float, float]]:

@@ -58,7 +58,7 @@ class Furnisher:
         is_window_dressing = furniture.category in ("curtain", "radiator")
         flat = furniture.size[2] <= STEP_OVER
         skip = support if support >= 0 else -99
-        if not self.space.fits(block, skip, is_window_dressing or flat):
+        if not self.space.fits(block, skip, is_window_dressing or flat or support >= 0):
             return None
         free = None
         if support < 0 and not flat:
@@ -107,16 +107,14 @@ class Furnisher:
     ) -> int | None:
         """Back to a wall, `front` metres kept free before it; `corner`: at the wall's end."""
         furniture = self.get(item)
-        width, depth, height = furniture.size
+        width, depth, _ = furniture.size
         for edge in list(edges) or self.edges():
             room = edge.high - edge.low - width
             if room < 0.0:
                 continue
             for attempt in range(5):
-                if corner or (attempt < 2 and self.dice.chance(0.4)):
-                    share = float(attempt % 2)
-                else:
-                    share = self.dice.random()
+                at_end = corner or (attempt < 2 and self.dice.chance(0.4))
+                share = float(attempt % 2) if at_end else self.dice.random()
                 along = edge.low + width / 2 + room * share
                 if front and not self._front_is_free(edge, along, furniture, front):
                     continue
@@ -194,11 +192,9 @@ class Furnisher:
         for a, b, turn in spots[:seats]:
             gap = state.uniform(0.02, 0.14)
             reach = seed_chair.size[1] / 2 + gap
-            if turn in (0.0, PI):
-                local = (a, b * (depth / 2 + reach))
-            else:
-                local = (a * (width / 2 + reach), 0.0)
-            x, y = self._world(thing, *local)
+            at_side = turn in (0.0, PI)
+            dx, dy = (a, b * (depth / 2 + reach)) if at_side else (a * (width / 2 + reach), 0.0)
+            x, y = self._world(thing, dx, dy)
             placed = self.put(seed_chair, (x, y, 0.0), round(thing.yaw + turn, 9))
             if placed is not None:
                 out.append(placed)

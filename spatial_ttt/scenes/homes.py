@@ -24,6 +24,7 @@ from spatial_ttt.scenes.space import Placed, RoomSpace
 
 _ROOM_WEIGHTS = ((1, 2.0), (2, 1.5), (3, 2.0), (4, 2.5), (5, 2.0), (6, 1.2), (7, 0.8), (8, 0.6))
 _SPLIT_SPAN = 1 << 40
+_PLANS = 50
 SPLITS = ("train", "val", "test")
 
 
@@ -67,9 +68,14 @@ def make_home(
         raise SceneError(f"num_rooms must be 1 to {MAX_ROOMS}, got {num_rooms}")
     dice = Dice(seed, 1)
     rolled = dice.weighted(_ROOM_WEIGHTS)
-    plan = make_plan(dice, num_rooms or rolled, functions)
     placed: list[Placed] = []
-    spaces = tuple(RoomSpace(plan, room) for room in plan.rooms)
+    for _ in range(_PLANS):
+        plan = make_plan(dice, num_rooms or rolled, functions)
+        spaces = tuple(RoomSpace(plan, room) for room in plan.rooms)
+        if all(space.is_walkable(space.free) for space in spaces):
+            break
+    else:
+        raise SceneError(f"seed {seed} gave no home one can walk through; take another seed")
     for space in spaces:
         furnish_room(Furnisher(space, Dice(seed, 2, space.room.room_id), placed))
     return assemble(seed, plan, spaces, placed)
@@ -158,14 +164,23 @@ def _parts(building: list[Solid], placed: list[Placed]) -> Parts:
         stand += [(thing.x, thing.y, thing.z, c, s, index + 1)] * len(thing.furniture.solids)
     table = np.array(rows, dtype=np.float64)
     pose = np.array(stand, dtype=np.float64)
-    c, s = pose[:, 3:4], pose[:, 4:5]
+    cosine, sine = pose[:, 3:4], pose[:, 4:5]
     local, turn = table[:, 1:4], table[:, 7:16].reshape(-1, 3, 3)
     center = pose[:, :3] + np.concatenate(
-        [c * local[:, :1] - s * local[:, 1:2], s * local[:, :1] + c * local[:, 1:2], local[:, 2:]],
+        [
+            cosine * local[:, :1] - sine * local[:, 1:2],
+            sine * local[:, :1] + cosine * local[:, 1:2],
+            local[:, 2:],
+        ],
         1,
     )
     axes = np.stack(
-        [c * turn[..., 0] - s * turn[..., 1], s * turn[..., 0] + c * turn[..., 1], turn[..., 2]], -1
+        [
+            cosine * turn[..., 0] - sine * turn[..., 1],
+            sine * turn[..., 0] + cosine * turn[..., 1],
+            turn[..., 2],
+        ],
+        -1,
     )
     return Parts(
         kind=table[:, 0].astype(np.uint8),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from spatial_ttt.scenes.catalogue import bedroom, kitchen
+from spatial_ttt.scenes.catalogue import bedroom, electronics, kitchen
 from spatial_ttt.scenes.catalogue.mesh import Furniture
 from spatial_ttt.scenes.catalogue.palette import Material, exact, paint, wood
 from spatial_ttt.scenes.furnish import PI, Furnisher
@@ -83,15 +83,9 @@ def pictures(room: Furnisher, number: int, above: Sequence[int] = ()) -> None:
 def living_room(room: Furnisher) -> None:
     """A sofa, a television opposite, a low table and seats between."""
     dice, large = room.dice, room.room.area > 22.0
-    sofa = room.against_wall("sofa", front=1.0)
-    if sofa is None:
-        sofa = room.against_wall("sofa")
+    sofa = insist(room, "sofa", (1.0, 0.6, 0.0, 0.0))
     if sofa is not None:
-        stand = room.opposite(sofa, "tv stand")
-        if stand is None:
-            stand = room.against_wall("tv stand")
-        if stand is not None:
-            room.on(stand, "tv", 0.0, (0.5, 0.6))
+        _television(room, sofa)
         _sitting_group(room, sofa)
     if large and dice.chance(0.35) and not room.indices("table"):
         table = room.in_middle("table", 0.7)
@@ -128,6 +122,27 @@ def living_room(room: Furnisher) -> None:
     )
 
 
+def insist(room: Furnisher, kind: str, fronts: Sequence[float]) -> int | None:
+    """At a wall, asking for less and less free floor before it; another instance each time."""
+    for front in fronts:
+        index = room.against_wall(kind, front=front)
+        if index is not None:
+            return index
+    return None
+
+
+def _television(room: Furnisher, sofa: int) -> None:
+    """Opposite the sofa on a stand, else on any stand, else on a wall."""
+    stand = room.opposite(sofa, "tv stand")
+    if stand is None:
+        stand = room.against_wall("tv stand", front=0.6)
+    if stand is not None:
+        screen = electronics.tv(room.dice, room.placed[stand].furniture.size[0])
+        if room.on(stand, screen, 0.0, (0.5, 0.6)) is not None:
+            return
+    room.on_wall("wall tv", 0.95)
+
+
 def _sitting_group(room: Furnisher, sofa: int) -> None:
     """What stands around a sofa: rug, low table, armchairs, lamp or side table, cushions."""
     dice = room.dice
@@ -161,9 +176,9 @@ def _armchair_at(room: Furnisher, table: int, side: int) -> None:
 def bedroom_room(room: Furnisher) -> None:
     """A bed with nightstands, a closet, a chest."""
     dice = room.dice
-    bed = room.against_wall("bed", front=0.6)
+    bed = insist(room, "bed", (0.6, 0.6, 0.3))
     if bed is None:
-        bed = room.against_wall("single bed")
+        bed = insist(room, "single bed", (0.3, 0.0, 0.0))
     if bed is not None:
         stand = make_pair(room, bed, "nightstand")
         for index in stand:
@@ -194,7 +209,8 @@ def bedroom_room(room: Furnisher) -> None:
         if dice.chance(0.45):
             room.on_wall("mirror", 1.05, dresser)
         elif dice.chance(0.5):
-            room.on(dresser, "tv", 0.0, (0.5, 0.6))
+            screen = electronics.tv(dice, room.placed[dresser].furniture.size[0])
+            room.on(dresser, screen, 0.0, (0.5, 0.6))
     pictures(room, dice.between(0, 1), [bed] if bed is not None else [])
     scatter(
         room,
@@ -396,12 +412,8 @@ def bathroom(room: Furnisher) -> None:
     tub = room.against_wall("bathtub", corner=True) if dice.chance(0.65) else None
     if tub is None:
         room.against_wall("shower", corner=True)
-    toilet = room.against_wall("toilet", front=0.45)
-    if toilet is None:
-        toilet = room.against_wall("toilet")
-    basin = room.against_wall("sink", front=0.45)
-    if basin is None:
-        basin = room.against_wall("sink")
+    toilet = insist(room, "toilet", (0.45, 0.45, 0.0))
+    basin = insist(room, "sink", (0.45, 0.45, 0.0, 0.0))
     if basin is not None:
         width = room.placed[basin].furniture.size[0]
         mirror = bedroom.mirror(dice, min(width * 0.9, 0.8))

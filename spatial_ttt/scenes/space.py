@@ -25,6 +25,8 @@ STEP_OVER = 0.02
 """Things no higher than this (rugs) are walked on, metres."""
 THIN = 0.09
 """Things on a wall flatter than this do not narrow the way, metres."""
+SILL = 0.03
+"""How far a window sill stands out from its wall, metres."""
 DOOR_ZONE = 0.9
 """Depth of the floor kept free before each door, metres."""
 
@@ -110,9 +112,11 @@ class RoomSpace:
         edge = next(e for e in opening.edges if e.room_id == self.room.room_id)
         if opening.kind == "window":
             zone = edge.strip(opening.low - 0.05, opening.high + 0.05, 0.35)
-            self.zones.append(
-                Block(zone.x0, zone.y0, opening.bottom, zone.x1, zone.y1, opening.top)
-            )
+            low, top = opening.bottom - 0.04, opening.top
+            self.zones.append(Block(zone.x0, zone.y0, low, zone.x1, zone.y1, top))
+            sill = edge.strip(opening.low - 0.04, opening.high + 0.04, SILL)
+            high = opening.bottom + 0.02
+            self.solids.append((Block(sill.x0, sill.y0, low, sill.x1, sill.y1, high), _BUILDING))
             return
         zone = edge.strip(opening.low - 0.08, opening.high + 0.08, DOOR_ZONE)
         self.zones.append(Block(zone.x0, zone.y0, STEP_OVER, zone.x1, zone.y1, BODY_HEIGHT + 0.2))

@@ -32,9 +32,9 @@ def _display(dice: Dice) -> Paint:
     )
 
 
-def tv(dice: Dice) -> Furniture:
+def tv(dice: Dice, widest: float = 1.4) -> Furniture:
     """A flat television on a foot: thin dark frame around the screen (32 to 65 inches)."""
-    width, mesh = dice.uniform(0.75, 1.4), Mesh()
+    width, mesh = dice.uniform(0.75, max(0.76, min(widest, 1.4))), Mesh()
     height = width * 9 / 16 + 0.02
     mesh.box((0, 0, 0.07 + height / 2), (width, 0.05, height), exact("black", gain=0.8))
     mesh.box((0, -0.024, 0.075 + height / 2), (width - 0.035, 0.008, height - 0.04), _display(dice))

@@ -57,7 +57,7 @@ def _base_unit(mesh: Mesh, dice: Dice, front: Paint, width: float) -> None:
 
 def sink_cabinet(dice: Dice, front: Paint, top: Paint, width: float = 0.8) -> Furniture:
     """A base unit whose worktop leaves an opening of width - 0.2 by 0.42 m for a basin."""
-    mesh, depth, height = Mesh(), UNIT_DEPTH, COUNTER_HEIGHT
+    mesh, height = Mesh(), COUNTER_HEIGHT
     _base_unit(mesh, dice, front, width)
     mesh.box((0, -0.265, height - 0.02), (width, 0.11, 0.04), top)
     mesh.box((0, 0.26, height - 0.02), (width, 0.1, 0.04), top)
