@@ -11,12 +11,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from spatial_ttt.model.kernels import resolve_backend
+
 
 def convolve_slots(slots: Tensor, weight: Tensor) -> Tensor:
     """[B, T + 2, h, w, C] -> [B, T, h, w, C]; output t reads slots t, t + 1, t + 2.
 
     `weight` is [C, 1, 3, 3, 3] (time, height, width), as `torch.nn.Conv3d` keeps a depthwise kernel.
     """
+    backend, _ = resolve_backend("convolution", slots.device, slots.dtype)
+    if backend == "triton":
+        from spatial_ttt.model.kernels import convolution as kernel
+
+        return kernel.convolve_slots(slots, weight)
+    return plain_convolve_slots(slots, weight)
+
+
+def plain_convolve_slots(slots: Tensor, weight: Tensor) -> Tensor:
+    """The same in torch operations, for every device and dtype."""
     padded = F.pad(
         slots.movedim(-1, 1), (1, 1, 1, 1, 0, 0), mode="replicate"
     )  # [B, C, T + 2, h + 2, w + 2]

@@ -21,10 +21,23 @@ def newton_schulz(matrices: Tensor, dtype: str) -> Tensor:
     """Roughly orthogonalise each matrix of [..., R, C]; the result has the input's dtype.
 
     `dtype` ("bfloat16" or "float32") is the precision of the products; float64 input stays float64.
-    Five fixed steps push the singular values towards 1; this is not an exact polar factor.
+    Five fixed steps push the singular values towards 1; this is not an exact polar factor. Equal to
+    `plain_newton_schulz`, but saves only its input for the backward pass.
     """
-    work = matrices.dtype if matrices.dtype == torch.float64 else getattr(torch, dtype)
-    x = matrices.to(work)
+    from spatial_ttt.model.kernels import newton_schulz as kernel
+    from spatial_ttt.model.kernels import resolve_backend
+
+    work = _work_dtype(matrices, dtype)
+    problem = kernel.triton_problem(matrices)
+    backend, _ = resolve_backend("newton_schulz", matrices.device, work, problem)
+    if matrices.shape[-2] > matrices.shape[-1]:
+        return kernel.newton_schulz(matrices.mT, work, backend).mT
+    return kernel.newton_schulz(matrices, work, backend)
+
+
+def plain_newton_schulz(matrices: Tensor, dtype: str) -> Tensor:
+    """The formula as it stands in the paper; what every faster version is measured against."""
+    x = matrices.to(_work_dtype(matrices, dtype))
     transposed = x.shape[-2] > x.shape[-1]
     if transposed:
         x = x.mT
@@ -35,3 +48,7 @@ def newton_schulz(matrices: Tensor, dtype: str) -> Tensor:
     if transposed:
         x = x.mT
     return x.to(matrices.dtype)
+
+
+def _work_dtype(matrices: Tensor, dtype: str) -> torch.dtype:
+    return matrices.dtype if matrices.dtype == torch.float64 else getattr(torch, dtype)  # type: ignore[no-any-return]

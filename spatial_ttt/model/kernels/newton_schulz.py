@@ -12,16 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-COEFFICIENTS = (
-    (4.0848, -6.8946, 2.9270),
-    (3.9505, -6.3029, 2.6377),
-    (3.7418, -5.5913, 2.3037),
-    (2.8769, -3.1427, 1.2046),
-    (2.8366, -3.0525, 1.2012),
-)
-"""(a, b, c) of the five steps X <- aX + (bA + cAA)X with A = XX' (LaCT's quintic schedule)."""
+from spatial_ttt.model.newton_schulz import COEFFICIENTS, NORM_EPS
 
-NORM_EPS = 1e-7
 TRITON_SIZES = (32, 64, 128)
 
 

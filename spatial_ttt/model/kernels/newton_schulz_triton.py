@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from spatial_ttt.model.kernels.newton_schulz import COEFFICIENTS, NORM_EPS
 from spatial_ttt.model.kernels.products import constant, product, product_options, total
+from spatial_ttt.model.newton_schulz import COEFFICIENTS, NORM_EPS
 
 STEPS = len(COEFFICIENTS)
 _STEPS = constant(STEPS)
@@ -84,19 +84,19 @@ def polish_backward(m, g, scratch, D: tl.constexpr, ROUND: tl.constexpr, WIDE: t
     norm = tl.sqrt(total(m * m))
     scale = 1.0 / (norm + _EPS)
     x = (m * scale).to(ROUND)
+    tl.store(scratch + at, x)
     for step in tl.range(0, _STEPS - 1, num_stages=1):
-        tl.store(scratch + step * (D * D) + at, x)
         x = _advance(x, step, ROUND, WIDE)
+        tl.store(scratch + (step + 1) * (D * D) + at, x)
     tl.debug_barrier()
-    d = _retreat(x, g.to(ROUND), _STEPS - 1, ROUND, WIDE)
-    for back in tl.range(0, _STEPS - 1, num_stages=1):
-        step = _STEPS - 2 - back
+    d = g.to(ROUND)
+    for back in tl.range(0, _STEPS, num_stages=1):
+        step = _STEPS - 1 - back
         x = tl.load(scratch + step * (D * D) + at)
         d = _retreat(x, d, step, ROUND, WIDE)
     tl.debug_barrier()  # the next user of the scratch may not overtake these loads
-    d = d.to(tl.float32)
-    along = total(d * m) * scale * scale / tl.where(norm > 0, norm, 1.0)
-    return d * scale - m * along
+    d, unit = d.to(tl.float32), x.to(tl.float32)  # x is m / |m| again
+    return d * scale - unit * (total(d * unit) / tl.where(norm > 0, norm, 1.0))
 
 
 @triton.jit
