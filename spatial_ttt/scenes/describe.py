@@ -25,6 +25,8 @@ from spatial_ttt.scenes.wording import (
     read_counted,
     read_counted_list,
     read_listed,
+    spoken,
+    unspoken,
 )
 
 MAX_RELATIONS = 8
@@ -128,7 +130,7 @@ def describe(seen: Observation, rng: Generator) -> Description:
     )
     paragraphs.append(_pairs(facts, rng))
     if facts.order:
-        paragraphs.append([_say(rng, "order", order=listed([f"the {n}" for n in facts.order]))])
+        paragraphs.append([_say(rng, "order", order=_with_the(facts.order))])
     text = "\n".join(" ".join(f"{s}." for s in sentences) for sentences in paragraphs if sentences)
     return Description(text, facts)
 
@@ -164,7 +166,7 @@ def _context(facts: SceneFacts, rng: Generator) -> list[str]:
         sentences = [_say(rng, "one room", room=named, purpose=purpose(room))]
     else:
         number = counted(len(facts.rooms), "room")
-        rooms = listed([f"the {room}" for room in facts.rooms])
+        rooms = _with_the(facts.rooms)
         sentences = [_say(rng, "rooms", number=number, rooms=rooms)]
         told = list(dict.fromkeys(function_of(room) for room in facts.rooms))
         firsts = [next(r for r in facts.rooms if function_of(r) == function) for function in told]
@@ -175,9 +177,9 @@ def _context(facts: SceneFacts, rng: Generator) -> list[str]:
 
 
 def _pairs(facts: SceneFacts, rng: Generator) -> list[str]:
-    said = [_say(rng, kind, a=a, b=b) for a, kind, b in sorted(facts.relations)]
+    said = [_say(rng, kind, a=spoken(a), b=spoken(b)) for a, kind, b in sorted(facts.relations)]
     said += [
-        _say(rng, "distance", a=a, b=b, meters=meters)
+        _say(rng, "distance", a=spoken(a), b=spoken(b), meters=meters)
         for (a, b), meters in sorted(facts.distances.items())
     ]
     return [said[n] for n in rng.permutation(len(said))]
@@ -222,11 +224,11 @@ def parse_description(text: str) -> SceneFacts:
         elif kind == "layout":
             layout[slots["room"]] = read_counted_list(slots["counts"])
         elif kind == "distance":
-            distances[slots["a"], slots["b"]] = slots["meters"]
+            distances[unspoken(slots["a"]), unspoken(slots["b"])] = slots["meters"]
         elif kind == "order":
             order = _without_the(read_listed(slots["order"]))
         elif kind != "use":
-            relations.add((slots["a"], kind, slots["b"]))
+            relations.add((unspoken(slots["a"]), kind, unspoken(slots["b"])))
     return SceneFacts(rooms, counts, layout, frozenset(relations), distances, order, room_size)
 
 
@@ -248,5 +250,9 @@ def _read(sentence: str) -> tuple[str, dict[str, str]]:
     return min(matches, key=lambda match: sum(len(slot) for slot in match[1].values()))
 
 
+def _with_the(names: Sequence[str]) -> str:
+    return listed([f"the {spoken(name)}" for name in names])
+
+
 def _without_the(items: Sequence[str]) -> tuple[str, ...]:
-    return tuple(item.removeprefix("the ") for item in items)
+    return tuple(unspoken(item.removeprefix("the ")) for item in items)

@@ -18,16 +18,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spatial_ttt.scenes.boxes import bounds, points_in_polygon
+from spatial_ttt.scenes.boxes import points_in_polygon
 from spatial_ttt.scenes.questions.seen import Observation
 from spatial_ttt.scenes.rules import APPEARANCE_GAP, room_size_text
 from spatial_ttt.scenes.scene import Room, Scene
+from spatial_ttt.scenes.stacking import hangs_above, rests_on
 from spatial_ttt.scenes.wording import ORDINALS
 
 NEXT_TO, FAR_FROM = 0.4, 4.0
 """Metres between closest points."""
-TOUCH = 0.06
-"""Largest gap, metres, between an underside and the top it rests on."""
 MAX_ORDER = 8
 """Most categories named in the order of the walk."""
 
@@ -160,14 +159,8 @@ def _relations(
     boxes = seen.stock.boxes.take(index)
     a, b = np.nonzero(~np.eye(len(names), dtype=bool))
     distance = seen.stock.apart(index[a], index[b])
-    low, high = bounds(boxes)
-    offset = ((boxes.center[a] - boxes.center[b])[:, None] * boxes.axes[b]).sum(2)
-    # Over b: within b's box once the height is left out, which for upright boxes is its footprint.
-    level = np.abs(boxes.axes[b][:, :, 2]) < 0.5
-    over = ((np.abs(offset) <= boxes.size[b] / 2) | ~level).all(1)
-    gap = low[a, 2] - high[b, 2]
-    on = over & (np.abs(gap) <= TOUCH)
-    above = over & (gap > 2 * TOUCH)
+    on = rests_on(boxes.take(a), boxes.take(b))
+    above = hangs_above(boxes.take(a), boxes.take(b))
     stacked = {(int(i), int(j)) for i, j, s in zip(a, b, on | above, strict=True) if s}
     relations: set[tuple[str, str, str]] = set()
     distances: dict[tuple[str, str], str] = {}

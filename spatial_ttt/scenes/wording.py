@@ -13,6 +13,7 @@ NUMBER_WORDS = (
     "nineteen", "twenty",
 )  # fmt: skip
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+_SET = "set of "
 _IRREGULAR = {"shelf": "shelves", "knife": "knives", "leaf": "leaves", "loaf": "loaves"}
 _HISSING = ("s", "x", "z", "ch", "sh")
 
@@ -51,28 +52,40 @@ def _is_bare_s(guess: str) -> bool:
     return guess.endswith("s") and not guess.endswith(("ss", "us"))
 
 
+def spoken(name: str) -> str:
+    """A category as a countable noun: "set of books" for a name that is a plural already."""
+    is_plural = name.endswith("s") and not name.endswith(("ss", "us", "is", "as"))
+    return _SET + name if is_plural and " of " not in name else name
+
+
+def unspoken(noun: str) -> str:
+    """The category of what `spoken` wrote."""
+    return noun.removeprefix(_SET)
+
+
 def article(name: str) -> str:
     """ "a" or "an" before a category, by its first letter as spoken."""
     return "an" if name[:1] in "aeiou" and not name.startswith(("uni", "use")) else "a"
 
 
 def counted(count: int, name: str) -> str:
-    """ "a chair", "three chairs"."""
+    """ "a chair", "three chairs", "two sets of books"."""
+    noun = spoken(name)
     if count == 1:
-        return f"{article(name)} {name}"
+        return f"{article(noun)} {noun}"
     word = NUMBER_WORDS[count] if count < len(NUMBER_WORDS) else str(count)
-    return f"{word} {plural(name)}"
+    return f"{word} {plural(noun)}"
 
 
 def read_counted(text: str) -> tuple[int, str]:
     """The count and category of what `counted` wrote."""
     first, _, name = text.partition(" ")
     if first in ("a", "an", "one"):
-        return 1, name
+        return 1, unspoken(name)
     if first in NUMBER_WORDS:
-        return NUMBER_WORDS.index(first), singular(name)
+        return NUMBER_WORDS.index(first), unspoken(singular(name))
     if first.isdigit():
-        return int(first), singular(name)
+        return int(first), unspoken(singular(name))
     raise SceneError(f"{text!r} does not begin with a count; expected e.g. 'two chairs'")
 
 

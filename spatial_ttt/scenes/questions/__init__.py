@@ -4,7 +4,7 @@
 takes from a pool what a blind viewer cannot guess. Streams: `stream_counting`, `stream_recall`.
 """
 
-from spatial_ttt.scenes.questions.balance import balance, blind_scores
+from spatial_ttt.scenes.questions.balance import acceptance, balance, blind_scores, thin
 from spatial_ttt.scenes.questions.generate import GENERATORS, generate, sample
 from spatial_ttt.scenes.questions.question import (
     CHOICE_TYPES,
@@ -28,6 +28,7 @@ __all__ = [
     "Question",
     "SeenRule",
     "Segment",
+    "acceptance",
     "balance",
     "blind_scores",
     "generate",
@@ -38,4 +39,5 @@ __all__ = [
     "sample",
     "stream_counting",
     "stream_recall",
+    "thin",
 ]

@@ -14,6 +14,7 @@ from spatial_ttt.scenes.questions import templates
 from spatial_ttt.scenes.questions.question import Facts, Question
 from spatial_ttt.scenes.questions.seen import Observation
 from spatial_ttt.scenes.scene import Array
+from spatial_ttt.scenes.wording import spoken
 
 _ANSWER_BINS = 8  # per factor of ten: one bin spans a third of its lower end
 
@@ -36,8 +37,12 @@ def _number(seen: Observation, kind: str, words: str, answer: str, facts: Facts)
 
 
 def object_counting(seen: Observation, rng: Generator, limit: int) -> list[Question]:
-    """Categories of which at least two were seen."""
-    names = [name for name, members in seen.stock.members.items() if len(members) >= 2]
+    """Categories of which at least two were seen; no names that are plurals, such as books."""
+    names = [
+        name
+        for name, members in seen.stock.members.items()
+        if len(members) >= 2 and spoken(name) == name
+    ]
     counts = np.array([len(seen.stock.members[name]) for name in names], dtype=np.float64)
     return [
         _number(

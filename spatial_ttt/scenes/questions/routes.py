@@ -39,7 +39,7 @@ MIN_LEG = 0.6
 STOP_GAP = CLEARANCE + 0.05
 """How far before a landmark the robot stops, metres."""
 NUM_OPTIONS = 4
-_MAX_LANDMARKS = 14
+_MAX_LANDMARKS = 20
 _TRIES = 24
 
 
@@ -72,8 +72,9 @@ def route_planning(seen: Observation, rng: Generator, limit: int) -> list[Questi
         return []
     questions: list[Question] = []
     asked: set[str] = set()
-    for _ in range(_TRIES):
-        question = _try_route(seen, ground, rng)
+    for attempt in range(_TRIES):
+        # Long routes are rare: at first a route must have as many turns as were drawn for it.
+        question = _try_route(seen, ground, rng, shorter_will_do=attempt >= _TRIES // 2)
         if question is not None and question.question not in asked:
             asked.add(question.question)
             questions.append(question)
@@ -106,7 +107,9 @@ def _ground(seen: Observation, rng: Generator) -> _Ground | None:
     return _Ground(plan, [names[k] for k in keep], center, shapes)
 
 
-def _try_route(seen: Observation, ground: _Ground, rng: Generator) -> Question | None:
+def _try_route(
+    seen: Observation, ground: _Ground, rng: Generator, *, shorter_will_do: bool
+) -> Question | None:
     count = len(ground.names)
     origin = int(rng.integers(count))
     num_turns = int(rng.integers(1, 4))
@@ -132,6 +135,8 @@ def _try_route(seen: Observation, ground: _Ground, rng: Generator) -> Question |
         turns.append(turn)
         visited.add(leg.landmark)
     if not turns or facing in {leg.landmark for leg in legs[1:]}:
+        return None
+    if len(turns) < num_turns and not shorter_will_do:
         return None
     return _ask(seen, ground, rng, _Route(origin, facing, legs, turns))
 

@@ -15,12 +15,15 @@ from numpy.random import Generator
 
 from spatial_ttt.errors import SceneError
 from spatial_ttt.scenes import rules
+from spatial_ttt.scenes.boxes import Bools
 from spatial_ttt.scenes.questions import templates
 from spatial_ttt.scenes.questions.appearance import NUM_ORDERED, order_options
 from spatial_ttt.scenes.questions.numbers import spread
 from spatial_ttt.scenes.questions.question import LETTERS, Question, lettered
 from spatial_ttt.scenes.questions.seen import UNASKED, SeenRule, observe
-from spatial_ttt.scenes.scene import Camera, Scene, Visibility
+from spatial_ttt.scenes.scene import Array, Camera, Scene, Visibility
+from spatial_ttt.scenes.stacking import rests_on
+from spatial_ttt.scenes.wording import spoken
 
 UNSURE_SHARE = 0.05
 """vsc: largest share of a count that may be objects only glimpsed; beyond it nothing is asked."""
@@ -93,7 +96,7 @@ def first_views(segments: Sequence[Segment], rule: SeenRule | None = None) -> di
     }
 
 
-def _first(seen: np.ndarray, times: np.ndarray) -> float:
+def _first(seen: Bools, times: Array) -> float:
     return float(times[seen.argmax()]) if seen.any() else float("inf")
 
 
@@ -112,7 +115,11 @@ def stream_counting(
     """
     end = stream_end(segments)
     views = first_views(segments, rule)
-    names = [name for name in views if views[name].is_sure(end) and views[name].count(end) >= 2]
+    names = [
+        name
+        for name, view in views.items()
+        if view.is_sure(end) and view.count(end) >= 2 and spoken(name) == name
+    ]
     counts = np.array([views[name].count(end) for name in names], dtype=np.float64)
     questions = []
     for n in spread(counts, rng, limit):
@@ -187,7 +194,12 @@ def _first_clear_of(segment: Segment, object_id: int, rule: SeenRule) -> float:
 
 
 def _place(stock: rules.Inventory, item: str, n: int) -> str | None:
-    """The category clearly nearest to object n, if it has one instance."""
+    """What object n stands on, else the category clearly nearest; only if it has one instance."""
+    mine = stock.boxes.take([n] * len(stock.boxes))
+    bearers = np.flatnonzero(rests_on(mine, stock.boxes))
+    for name, members in stock.members.items():
+        if len(members) == 1 and members[0] in bearers:
+            return name
     distances = sorted(
         (float(stock.apart(np.full(len(members), n), members).min()), name)
         for name, members in stock.members.items()
