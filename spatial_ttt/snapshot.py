@@ -42,7 +42,7 @@ def model_digest(model: SpatialTTTForConditionalGeneration) -> str:
     known = model.__dict__.get("_digest")
     if known is not None:
         return str(known)
-    config = {k: v for k, v in model.config.to_dict().items() if k not in _UNRELATED}
+    config = _related(model.config.to_dict())
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -52,6 +52,15 @@ def model_digest(model: SpatialTTTForConditionalGeneration) -> str:
 
 
 _UNRELATED = ("transformers_version", "_name_or_path", "architectures", "dtype")
+
+
+def _related(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without what a library writes about where and when it was saved."""
+    return {
+        k: _related(v) if isinstance(v, dict) else v
+        for k, v in config.items()
+        if k not in _UNRELATED
+    }
 
 
 def _bytes(value: Tensor) -> bytes:

@@ -27,7 +27,9 @@ def _forward(
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     row, col = pixel // width, pixel % width
     inside = (pixel < height * width)[:, None] & (channel < channels)[None, :]
-    base = slots + (image // frames).to(tl.int64) * stride_b + (image % frames).to(tl.int64) * stride_t
+    base = (
+        slots + (image // frames).to(tl.int64) * stride_b + (image % frames).to(tl.int64) * stride_t
+    )
     acc = tl.zeros((PIXELS, CHANNELS), tl.float32)
     for t in tl.range(0, 3, num_stages=1):  # not unrolled: 27 loads at once would spill
         for dy in tl.static_range(3):
@@ -35,8 +37,14 @@ def _forward(
             for dx in tl.static_range(3):
                 x = tl.minimum(tl.maximum(col + (dx - 1), 0), width - 1)
                 at = t * stride_t + y * stride_h + x * stride_w
-                value = tl.load(base + at[:, None] + channel[None, :] * stride_c, mask=inside, other=0.0)
-                tap = tl.load(taps + (t * 9 + dy * 3 + dx) * channels + channel, mask=channel < channels, other=0.0)
+                value = tl.load(
+                    base + at[:, None] + channel[None, :] * stride_c, mask=inside, other=0.0
+                )
+                tap = tl.load(
+                    taps + (t * 9 + dy * 3 + dx) * channels + channel,
+                    mask=channel < channels,
+                    other=0.0,
+                )
                 acc += value.to(tl.float32) * tap.to(tl.float32)[None, :]
     at = (image.to(tl.int64) * (height * width) + pixel)[:, None] * channels + channel[None, :]
     tl.store(out + at, acc.to(out.dtype.element_ty), mask=inside)
@@ -91,7 +99,12 @@ def _backward_weight(
     for turn in tl.range(0, tl.cdiv(rows - tl.program_id(0), tl.num_programs(0))):
         line = first + turn * tl.num_programs(0)
         image, y = line // height, line % height
-        base = slots + (image // frames) * stride_b + (image % frames + t) * stride_t + channel * stride_c
+        base = (
+            slots
+            + (image // frames) * stride_b
+            + (image % frames + t) * stride_t
+            + channel * stride_c
+        )
         top = base + tl.maximum(y - 1, 0) * stride_h
         middle = base + y * stride_h
         bottom = base + tl.minimum(y + 1, height - 1) * stride_h
@@ -152,7 +165,9 @@ def forward(slots: Tensor, weight: Tensor) -> Tensor:
         triton.cdiv(channels, block["CHANNELS"]),
     )
     if grid[0]:
-        _forward[grid](slots, _taps(weight), out, frames, height, width, channels, *slots.stride(), **block)
+        _forward[grid](
+            slots, _taps(weight), out, frames, height, width, channels, *slots.stride(), **block
+        )
     return out
 
 
@@ -180,6 +195,16 @@ def backward_weight(grad: Tensor, slots: Tensor, weight: Tensor) -> Tensor:
     splits = max(1, min(rows, _SPLITS // (3 * columns)))
     parts = torch.empty(splits, TAPS, channels, dtype=torch.float32, device=grad.device)
     _backward_weight[(splits, columns, 3)](
-        grad, slots, parts, rows, frames, height, width, channels, *slots.stride(), CHANNELS=block, num_warps=1
+        grad,
+        slots,
+        parts,
+        rows,
+        frames,
+        height,
+        width,
+        channels,
+        *slots.stride(),
+        CHANNELS=block,
+        num_warps=1,
     )
     return parts.sum(0).t().reshape(weight.shape).to(weight.dtype)
