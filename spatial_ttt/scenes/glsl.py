@@ -169,8 +169,9 @@ _PATTERN = "ab.x, ab.y, cd.x, cd.y, ef.x, ef.y, gh.x, gh.y, ij.x, ij.y, bk.y, em
 def shading_fragment(samples: int) -> str:
     """Colour, object id and depth of a pixel of samples x samples samples.
 
-    A pixel whose samples all show one part is shaded once. The choice is a loop, not a branch:
-    llvmpipe walks through both sides of a branch, but leaves a loop as soon as no pixel needs it.
+    A pixel whose samples all show one part is shaded once, in its middle; another takes the mean
+    colour of its samples, and the id and depth of the sample just past its middle. The choice is a
+    loop, not a branch: llvmpipe walks through both sides of a branch, but leaves a loop early.
     """
     background = ", ".join(repr(c / 255) for c in BACKGROUND)
     return f"""{_HEAD}{_MEET}{shade_glsl()}
@@ -214,21 +215,22 @@ int winner_at(ivec2 at) {{ return int(texelFetch(winners, at, 0).x); }}
 
 void main() {{
     ivec2 base = ivec2(gl_FragCoord.xy) * SAMPLES, middle = ivec2(SAMPLES / 2);
-    vec2 corner = vec2(base.x, base.y - frame * size.y) + 0.5;
+    vec2 corner = vec2(base.x, base.y - frame * size.y);
     int center = winner_at(base + middle);
     bool same = true;
     for (int i = 0; i < SAMPLES * SAMPLES; i++)
         same = same && winner_at(base + ivec2(i % SAMPLES, i / SAMPLES)) == center;
     int id;
     float depth;
-    vec3 color = draw(center, corner + vec2(middle), depth, id);
+    vec2 spot = same ? vec2(0.5 * float(SAMPLES)) : vec2(middle) + 0.5;
+    vec3 color = draw(center, corner + spot, depth, id);
     int others = same ? 0 : SAMPLES * SAMPLES;
     vec3 sum = vec3(0.0);
     for (int i = 0; i < others; i++) {{
         ivec2 at = ivec2(i % SAMPLES, i / SAMPLES);
         float other_depth;
         int other_id;
-        sum += draw(winner_at(base + at), corner + vec2(at), other_depth, other_id);
+        sum += draw(winner_at(base + at), corner + vec2(at) + 0.5, other_depth, other_id);
     }}
     color_out = vec4(same ? color : sum / float(SAMPLES * SAMPLES), 1.0);
     id_out = id;

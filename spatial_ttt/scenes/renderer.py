@@ -23,6 +23,7 @@ from spatial_ttt.scenes.shading import pack_parts
 from spatial_ttt.scenes.views import (
     FAR,
     NEAR,
+    Bounds,
     Views,
     count_pixels,
     pack_views,
@@ -49,6 +50,10 @@ class Renderer:
     `samples` counts samples along each side of a pixel: 1 draws hard edges, 2 smooth ones.
     Frames show the camera's whole field of view, also where the camera's own size is another.
     """
+
+    _records: moderngl.Texture
+    _entries: moderngl.Texture
+    _bounds: Bounds
 
     def __init__(self, width: int, height: int, samples: int = 1) -> None:
         if width < 1 or height < 1 or not 1 <= samples <= 4:
@@ -163,7 +168,9 @@ class Renderer:
         texels = pack_texels(pack_parts(parts))
         if len(texels) > self._records.height * glsl.PARTS_PER_ROW:
             self._records.release()
-            self._records = self._texture_for(len(texels), glsl.PARTS_PER_ROW, glsl.PART_TEXELS)
+            self._records = _texture_for(
+                self._context, len(texels), glsl.PARTS_PER_ROW, glsl.PART_TEXELS
+            )
         padded = np.zeros((self._records.height * glsl.PARTS_PER_ROW, *texels.shape[1:]), np.uint32)
         padded[: len(texels)] = texels
         self._records.write(padded)
@@ -172,16 +179,11 @@ class Renderer:
     def _load_entries(self, entries: NDArray[np.uint32]) -> None:
         if len(entries) > self._entries.height * glsl.ENTRIES_PER_ROW:
             self._entries.release()
-            self._entries = self._texture_for(len(entries), glsl.ENTRIES_PER_ROW, 1)
+            self._entries = _texture_for(self._context, len(entries), glsl.ENTRIES_PER_ROW, 1)
         rows = max(1, -(-len(entries) // glsl.ENTRIES_PER_ROW))
         padded = np.zeros((rows * glsl.ENTRIES_PER_ROW, 2), np.uint32)
         padded[: len(entries)] = entries
         self._entries.write(padded, viewport=(0, 0, glsl.ENTRIES_PER_ROW, rows))
-
-    def _texture_for(self, count: int, per_row: int, texels: int) -> moderngl.Texture:
-        """A texture with room for a third more than count items of so many texels."""
-        size = (per_row * texels, max(1, -(-count * 4 // (3 * per_row))))
-        return self._context.texture(size, 2 if texels == 1 else 4, dtype="u4")
 
     def _make_targets(self) -> None:
         make, stack = self._context.texture, self.stack
@@ -195,8 +197,8 @@ class Renderer:
             [make(size, 4), make(size, 1, dtype="i4"), make(size, 1, dtype="f4")]
         )
         self._views = make((6, stack), 4, dtype="f4")
-        self._records = self._texture_for(1, glsl.PARTS_PER_ROW, glsl.PART_TEXELS)
-        self._entries = self._texture_for(1, glsl.ENTRIES_PER_ROW, 1)
+        self._records = _texture_for(self._context, 1, glsl.PARTS_PER_ROW, glsl.PART_TEXELS)
+        self._entries = _texture_for(self._context, 1, glsl.ENTRIES_PER_ROW, 1)
 
     def _make_programs(self) -> None:
         make = self._context.program
@@ -235,6 +237,14 @@ def pack_texels(records: NDArray[np.float32]) -> NDArray[np.uint32]:
     pairs = np.ascontiguousarray(records[:, order].astype(np.float16)).view(np.uint32)
     texels[:, 1:4, 3], texels[:, 4] = pairs[:, :3], pairs[:, 3:]
     return texels
+
+
+def _texture_for(
+    context: moderngl.Context, count: int, per_row: int, texels: int
+) -> moderngl.Texture:
+    """A texture with room for a third more than count items of so many texels."""
+    size = (per_row * texels, max(1, -(-count * 4 // (3 * per_row))))
+    return context.texture(size, 2 if texels == 1 else 4, dtype="u4")
 
 
 def _set(program: moderngl.Program, **uniforms: Any) -> None:

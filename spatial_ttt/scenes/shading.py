@@ -63,7 +63,7 @@ PATTERNS: dict[Material, Pattern] = {
     Material.TILES: Pattern(0.3, 0.3, 0.05, 0.005, 0.35, gloss=0.05, edge_strength=0.0),
     Material.WALL_PAINT: Pattern(edge_strength=0.0),
     Material.FABRIC: Pattern(
-        0.06, 0.06, 0.05, grain_period=0.024, grain_strength=0.10, edge_width=0.012
+        0.06, 0.06, 0.03, grain_period=0.024, grain_strength=0.10, edge_width=0.012
     ),
     Material.METAL: Pattern(
         grain_period=0.008, grain_stretch=60.0, grain_strength=0.04, gloss=0.5, edge_width=0.003
@@ -168,15 +168,36 @@ class _Detail:
         ax, ay, az = ops.abs(n.x), ops.abs(n.y), ops.abs(n.z)
         self.on_z = az >= ops.maximum(ax, ay)
         self.on_x = (ax > ay) & (az < ops.maximum(ax, ay))
-        # Planks run along the longer side of a horizontal face.
-        swap = self.on_z & (half.y > half.x)
-        u = ops.where(self.on_x | swap, local.y, local.x)
-        v = ops.where(swap, local.x, ops.where(self.on_z, local.y, local.z))
-        self.u, self.v = u, v
+        self.is_building = surface.object_id < 0.5
+        u, v = ops.where(self.on_x, local.y, local.x), ops.where(self.on_z, local.y, local.z)
+        half_u, half_v = ops.where(self.on_x, half.y, half.x), ops.where(self.on_z, half.y, half.z)
+        # The grain runs along the longer side of a face.
+        swap = half_v > half_u
+        self.u, self.v = ops.where(swap, v, u), ops.where(swap, u, v)
         rest = [half[i] - ops.abs(local[i]) for i in range(3)]
         low, high = ops.minimum(rest[0], rest[1]), ops.maximum(rest[0], rest[1])
         # On a face one of the three is zero, so the middle one is the distance to the nearest edge.
         self.edge = ops.maximum(low, ops.minimum(high, rest[2]))
+        self.edge_line = 1.0 - self.pattern["edge_strength"] * self.line(
+            self.edge, self.pattern["edge_width"]
+        )
+        self._lay_cells()
+
+    def _lay_cells(self) -> None:
+        """Planks or tiles: a random number per cell, and how dark its border is."""
+        ops, p = self.ops, self.pattern
+        # Long cells are planks, which only floors are laid of; furniture is of one board.
+        is_plank = p["cell_u"] > 1.5 * p["cell_v"]
+        is_laid = self.is_building & self.on_z
+        stagger, laid = ops.where(is_plank, 0.382, 0.0), ops.where(is_plank, 0.0, 1.0)
+        laid = ops.where(is_laid, 1.0, laid)
+        row = ops.floor(self.v / p["cell_v"])
+        along = self.u / p["cell_u"] + row * stagger
+        column = ops.floor(along)
+        self.random = _hash(ops, laid * column + 3.0 * self.at.object_id, laid * row)
+        du, dv = (along - column) * p["cell_u"], self.v - row * p["cell_v"]
+        gap = ops.minimum(ops.minimum(du, p["cell_u"] - du), ops.minimum(dv, p["cell_v"] - dv))
+        self.gap_line = 1.0 - laid * p["gap_strength"] * self.line(gap, p["gap_width"])
 
     def fade(self, period: Number) -> Number:
         """1 where a pattern of this period is wider than a few pixels, 0 where it would alias."""
@@ -189,22 +210,13 @@ class _Detail:
         return cover * self.ops.minimum(2.0 * width / pixel, 1.0)
 
     def albedo(self) -> Vec3:
-        """Colour times cells, gaps, grain and edge line."""
+        """Colour times cells, grain and lines."""
         ops, p = self.ops, self.pattern
-        row = ops.floor(self.v / p["cell_v"])
-        stagger = ops.where(p["cell_u"] > 1.5 * p["cell_v"], 0.382, 0.0)
-        along = self.u / p["cell_u"] + row * stagger
-        column = ops.floor(along)
-        random = _hash(ops, column + 3.0 * self.at.object_id, row)
-        self.random = random
-        du, dv = (along - column) * p["cell_u"], self.v - row * p["cell_v"]
-        gap = ops.minimum(ops.minimum(du, p["cell_u"] - du), ops.minimum(dv, p["cell_v"] - dv))
-        cells = 1.0 + p["variation"] * (2.0 * random - 1.0) * self.fade(p["cell_v"])
-        wobble = 0.5 * _wave(ops, self.u / (p["grain_period"] * p["grain_stretch"]) + random)
-        grain = _wave(ops, self.v / p["grain_period"] + wobble + 5.0 * random)
-        factor = cells * (1.0 + p["grain_strength"] * grain * self.fade(p["grain_period"]))
-        factor = factor * (1.0 - p["gap_strength"] * self.line(gap, p["gap_width"]))
-        factor = factor * (1.0 - p["edge_strength"] * self.line(self.edge, p["edge_width"]))
+        cells = 1.0 + p["variation"] * (2.0 * self.random - 1.0) * self.fade(p["cell_v"])
+        wave = _wave(ops, self.u / (p["grain_period"] * p["grain_stretch"]) + self.random)
+        grain = _wave(ops, self.v / p["grain_period"] + 0.5 * wave + 5.0 * self.random)
+        grain = 1.0 + p["grain_strength"] * grain * self.fade(p["grain_period"])
+        factor = cells * grain * self.gap_line * self.edge_line
         return Vec3(*(c * factor for c in self.at.color))
 
     def light(self) -> Vec3:
@@ -217,7 +229,7 @@ class _Detail:
         pools = _smooth(_wave(ops, world.x / 6.1 + 0.15)) * _smooth(_wave(ops, world.y / 5.3 + 0.4))
         near_floor = _clamp(ops, 1.0 - world.z / 0.6)
         shadow = 1.0 - 0.42 * near_floor * near_floor * (1.0 - up)
-        is_building = self.at.object_id < 0.5
+        is_building = self.is_building
         corner = _clamp(ops, 1.0 - self.edge / 0.45)
         corner = ops.where(is_building & self.on_z, 0.30 * corner * corner, 0.0)
         under = ops.where(is_building, 0.0, 0.45 * down)
@@ -227,10 +239,10 @@ class _Detail:
         streak = _smooth(
             _wave(ops, 0.8 * world.z + 0.3 * (world.x + world.y) + 0.9 * n.x + 0.6 * n.y)
         )
-        ambient = 0.50 + 0.14 * n.z + 0.22 * down + self.pattern["gloss"] * (0.2 + 0.45 * streak)
+        ambient = 0.55 + 0.14 * n.z + 0.22 * down + self.pattern["gloss"] * (0.2 + 0.45 * streak)
         tints = ((0.98, 1.00, 0.95), (1.00, 0.96, 0.98), (1.03, 0.88, 1.05))
         return Vec3(
-            *(shadow * (a * ambient + k * 0.50 * key + f * 0.16 * fill) for a, k, f in tints)
+            *(shadow * (a * ambient + k * 0.52 * key + f * 0.16 * fill) for a, k, f in tints)
         )
 
     def emission(self, base: Vec3) -> tuple[Vec3, Vec3]:
@@ -251,11 +263,8 @@ class _Detail:
             for a, b in zip(low, span, strict=True)
         ]
         is_day, is_screen = (kind > 0.5) & (kind < 1.5), kind > 1.5
-        frame = 1.0 - self.pattern["edge_strength"] * self.line(
-            self.edge, self.pattern["edge_width"]
-        )
         glow = [
-            ops.where(is_day, d * frame, ops.where(is_screen, p, 0.0))
+            ops.where(is_day, d * self.edge_line, ops.where(is_screen, p, 0.0))
             for d, p in zip(day, picture, strict=True)
         ]
         kept = ops.where(kind > 0.5, 0.0, 1.0)
