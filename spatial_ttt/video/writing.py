@@ -25,6 +25,9 @@ TIME_BASE = Fraction(1, 90_000)
 """Seconds per clock tick in our files: whole numbers of it make every usual frame rate."""
 
 
+_SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodeOptions:
     """How hard x264 works and how much it keeps."""
@@ -34,6 +37,19 @@ class EncodeOptions:
     preset: str = "veryfast"
     keyframe_interval: int = 30
     """At most so many frames from one seekable frame to the next."""
+
+
+class YuvConverter:
+    """Turns arrays uint8 [H, W, 3] into PyAV frames in the encoder's colours, yuv420p."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, pixels: Pixels) -> Any:
+        picture = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(pixels), "rgb24")
+        return self._reformatter.reformat(
+            picture, format="yuv420p", interpolation=_SCALING, threads=1
+        )
 
 
 class Mp4Writer:
@@ -58,6 +74,7 @@ class Mp4Writer:
             else self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         )
         self._size = size
+        self._converter = YuvConverter()
         self._reformatter = VideoReformatter()
         self._container = av.open(
             self._temporary.as_posix() if self._temporary is not None else target,
@@ -73,11 +90,10 @@ class Mp4Writer:
 
     def add(self, pixels: Pixels, time: float) -> None:
         """Append one frame uint8 [H, W, 3] seen at `time` seconds, later than the one before."""
-        picture = av.VideoFrame.from_ndarray(check_pixels(np.ascontiguousarray(pixels)), "rgb24")
-        self.add_picture(picture, time)
+        self.add_picture(self._converter(check_pixels(pixels)), time)
 
     def add_picture(self, picture: Any, time: float) -> None:
-        """Append one PyAV RGB frame; several writers may share it."""
+        """Append one PyAV frame, best in yuv420p; several writers may share it."""
         if self._stream is None:
             self._open_stream(picture)
         if (picture.height, picture.width) != self._shape:
@@ -96,7 +112,7 @@ class Mp4Writer:
             width=self._stream.width,
             height=self._stream.height,
             format="yuv420p",
-            interpolation=Interpolation.AREA,
+            interpolation=_SCALING,
             threads=1,
         )
         encoded.pts, encoded.time_base = ticks, TIME_BASE
