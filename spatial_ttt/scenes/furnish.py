@@ -103,28 +103,45 @@ class Furnisher:
         return [self.room.edges[i] for _, i in sorted(keyed)]
 
     def against_wall(
-        self, item: Item, *, front: float = 0.0, corner: bool = False, edges: Sequence[Edge] = ()
+        self, item: Item, *, front: float = 0.0, where: str = "any", keep: bool = True
     ) -> int | None:
-        """Back to a wall, `front` metres kept free before it; `corner`: at the wall's end."""
+        """Back to a wall with `front` metres free before it; where: "any", "corner" or "inner".
+
+        `keep` reserves that floor; without it, things may be put there later (a chair at a desk).
+        """
         furniture = self.get(item)
         width, depth, _ = furniture.size
-        for edge in list(edges) or self.edges():
+        for edge in self.edges():
             room = edge.high - edge.low - width
             if room < 0.0:
                 continue
-            for attempt in range(5):
-                at_end = corner or (attempt < 2 and self.dice.chance(0.4))
-                share = float(attempt % 2) if at_end else self.dice.random()
+            for share in self._shares(where):
                 along = edge.low + width / 2 + room * share
                 if front and not self._front_is_free(edge, along, furniture, front):
                     continue
                 x, y = edge.point(along, depth / 2 + 0.005)
                 index = self.put(furniture, (x, y, 0.0), yaw_of(edge.normal))
                 if index is not None:
-                    if front:
+                    if front and keep:
                         self.keep_free(index, front)
                     return index
         return None
+
+    def _shares(self, where: str) -> list[float]:
+        """Where along a wall to try, as shares of the play there is."""
+        dice = self.dice
+        if where == "inner":
+            return [
+                0.5,
+                *(dice.uniform(0.25, 0.75) for _ in range(3)),
+                dice.random(),
+                dice.random(),
+            ]
+        ends = [0.0, 1.0] if dice.chance(0.5) else [1.0, 0.0]
+        if where == "corner":
+            return [*ends, dice.random(), dice.random()]
+        first = ends[:1] if dice.chance(0.35) else []
+        return [*first, *(dice.random() for _ in range(5)), *ends]
 
     def _front_is_free(self, edge: Edge, along: float, furniture: Furniture, front: float) -> bool:
         """Whether a strip before furniture at a wall is clear of solids (kept-free zones may lie there)."""
@@ -289,6 +306,12 @@ class Furnisher:
             x = (cut.x1 + bounds.x1) / 2 if cut.x0 == bounds.x0 else (bounds.x0 + cut.x0) / 2
         z = self.space.height - furniture.size[2]
         return self.put(furniture, (x, y, z), 0.0, CEILING)
+
+    def covered(self) -> float:
+        """The share of the floor under furniture."""
+        blocks = [p.block for p in self.placed[self.first :] if p.support == FLOOR]
+        areas = [(b.x1 - b.x0) * (b.y1 - b.y0) for b in blocks if b.z1 > STEP_OVER]
+        return sum(areas) / self.room.area
 
     def indices(self, category: str) -> list[int]:
         """Placed things of a category in this room."""

@@ -6,7 +6,7 @@ each next one is reached through a door; `clearance` measures how far points are
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,13 +108,17 @@ class RoomPaths:
         matrix = (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns)))
         return csr_matrix(matrix, shape=(size, size))
 
-    def center(self, cell: NDArray[np.int64]) -> Point:
+    def center(self, cell: NDArray[Any]) -> Point:
         """The floor point in the middle of a grid cell."""
         bounds = self.space.room.bounds
         return (
             bounds.x0 + (float(cell[0]) + 0.5) * CELL,
             bounds.y0 + (float(cell[1]) + 0.5) * CELL,
         )
+
+    def middle(self) -> Point:
+        """The floor point in the middle of where one can walk."""
+        return self.center(np.mean(self._cells, axis=0))
 
     def nearest(self, point: Point) -> int:
         """The index of the walkable cell nearest to a floor point."""
@@ -135,7 +139,7 @@ class RoomPaths:
 
     def viewpoints(self, dice: Dice, number: int) -> list[Point]:
         """Spots with room around them, far from each other."""
-        score = np.minimum(self.distance[self.free], 0.8)
+        score = np.minimum(self.distance[self.free], 0.9) ** 1.5
         out: list[Point] = []
         far = np.ones(len(self._cells))
         for _ in range(number):

@@ -67,7 +67,15 @@ def in_corners(room: Furnisher, things: Sequence[Share]) -> None:
     """Each piece, as likely as its share, in a corner."""
     for kind, probability in things:
         if room.dice.chance(probability):
-            room.against_wall(kind, corner=True)
+            room.against_wall(kind, where="corner")
+
+
+def fill(room: Furnisher, kinds: Sequence[str], share: float) -> None:
+    """More of these along the walls until about this share of the floor is taken."""
+    for kind in room.dice.shuffled(kinds):
+        if room.covered() > share:
+            return
+        room.against_wall(kind, front=0.3)
 
 
 def pictures(room: Furnisher, number: int, above: Sequence[int] = ()) -> None:
@@ -83,10 +91,13 @@ def pictures(room: Furnisher, number: int, above: Sequence[int] = ()) -> None:
 def living_room(room: Furnisher) -> None:
     """A sofa, a television opposite, a low table and seats between."""
     dice, large = room.dice, room.room.area > 22.0
-    sofa = insist(room, "sofa", (1.0, 0.6, 0.0, 0.0))
+    sofa = insist(room, "sofa", (1.2, 0.8, 0.4, 0.0), keep=False)
     if sofa is not None:
         _television(room, sofa)
         _sitting_group(room, sofa)
+    else:
+        along_walls(room, (("armchair", 1.0), ("armchair", 0.7), ("tv stand", 0.5)))
+        room.on_wall("wall tv", 0.95)
     if large and dice.chance(0.35) and not room.indices("table"):
         table = room.in_middle("table", 0.7)
         if table is not None:
@@ -107,6 +118,8 @@ def living_room(room: Furnisher) -> None:
             ("fan", 0.12),
         ),
     )
+    more = ("bookshelf", "cabinet", "armchair", "plant", "ottoman", "dresser", "floor lamp", "sofa")
+    fill(room, more, 0.26)
     pictures(room, dice.between(0, 2), [sofa] if sofa is not None else [])
     if dice.chance(0.4):
         room.on_wall("clock", 1.7)
@@ -122,10 +135,11 @@ def living_room(room: Furnisher) -> None:
     )
 
 
-def insist(room: Furnisher, kind: str, fronts: Sequence[float]) -> int | None:
+def insist(room: Furnisher, kind: str, fronts: Sequence[float], keep: bool = True) -> int | None:
     """At a wall, asking for less and less free floor before it; another instance each time."""
     for front in fronts:
-        index = room.against_wall(kind, front=front)
+        where = "inner" if kind == "bed" else "any"
+        index = room.against_wall(kind, front=front, keep=keep, where=where)
         if index is not None:
             return index
     return None
@@ -191,9 +205,9 @@ def bedroom_room(room: Furnisher) -> None:
         if dice.chance(0.2):
             room.before(bed, "bench", 0.03)
     along_walls(room, (("wardrobe", 0.85),), 0.6)
-    along_walls(room, (("dresser", 0.6), ("desk", 0.25), ("bookshelf", 0.15)), 0.55)
-    for desk in room.indices("desk"):
-        outfit_desk(room, desk)
+    along_walls(room, (("dresser", 0.6), ("bookshelf", 0.15)), 0.55)
+    if dice.chance(0.3):
+        desk_place(room)
     in_corners(
         room,
         (
@@ -211,6 +225,7 @@ def bedroom_room(room: Furnisher) -> None:
         elif dice.chance(0.5):
             screen = electronics.tv(dice, room.placed[dresser].furniture.size[0])
             room.on(dresser, screen, 0.0, (0.5, 0.6))
+    fill(room, ("dresser", "bookshelf", "armchair", "plant", "ottoman", "cabinet", "basket"), 0.34)
     pictures(room, dice.between(0, 1), [bed] if bed is not None else [])
     scatter(
         room,
@@ -231,22 +246,32 @@ def make_pair(room: Furnisher, anchor: int, kind: str) -> list[int]:
 def childrens_room(room: Furnisher) -> None:
     """One or two single beds or a crib, toys' shelf, a small desk."""
     dice = room.dice
-    bed = room.against_wall("single bed", front=0.4, corner=True)
+    bed = room.against_wall("single bed", front=0.4, where="corner")
+    if bed is None:
+        bed = insist(room, "single bed", (0.2, 0.0, 0.0))
     if bed is not None and dice.chance(0.35):
         room.against_wall("single bed", front=0.3)
     if dice.chance(0.25):
         room.against_wall("crib", front=0.4)
     if bed is not None and dice.chance(0.6):
         room.beside(bed, "nightstand", 0.05)
-    along_walls(room, (("desk", 0.6), ("bookshelf", 0.6), ("wardrobe", 0.6), ("dresser", 0.3)), 0.5)
-    for desk in room.indices("desk"):
-        outfit_desk(room, desk)
+    if dice.chance(0.65):
+        desk_place(room)
+    along_walls(room, (("bookshelf", 0.6), ("wardrobe", 0.6), ("dresser", 0.3)), 0.5)
     room.in_middle("rug", 0.0) if dice.chance(0.6) else None
     in_corners(
         room, (("basket", 0.6), ("box", 0.4), ("backpack", 0.5), ("shoes", 0.3), ("plant", 0.15))
     )
+    fill(room, ("bookshelf", "cabinet", "basket", "box", "dresser", "stool"), 0.36)
     pictures(room, dice.between(1, 2))
     scatter(room, ("nightstand", "dresser"), (("lamp", 0.6), ("books", 0.5)))
+
+
+def desk_place(room: Furnisher) -> None:
+    """A desk at a wall with what belongs to it."""
+    desk = room.against_wall("desk", front=0.75, keep=False)
+    if desk is not None:
+        outfit_desk(room, desk)
 
 
 def outfit_desk(room: Furnisher, desk: int) -> None:
@@ -269,9 +294,7 @@ def office(room: Furnisher) -> None:
     """Desks, shelves, a printer."""
     dice = room.dice
     for _ in range(1 if room.room.area < 11.0 else dice.between(1, 2)):
-        desk = room.against_wall("desk", front=0.75)
-        if desk is not None:
-            outfit_desk(room, desk)
+        desk_place(room)
     along_walls(room, (("bookshelf", 0.9), ("cabinet", 0.5), ("bookshelf", 0.35)), 0.5)
     in_corners(
         room,
@@ -284,6 +307,7 @@ def office(room: Furnisher) -> None:
             ("fan", 0.15),
         ),
     )
+    fill(room, ("bookshelf", "cabinet", "plant", "box", "side table"), 0.28)
     scatter(room, ("cabinet",), (("printer", 0.6), ("books", 0.4), ("small plant", 0.3)))
     pictures(room, dice.between(0, 2))
     if dice.chance(0.4):
@@ -303,6 +327,7 @@ def dining_room(room: Furnisher) -> None:
         scatter(room, ("table",), (("vase", 0.5), ("bowl", 0.5), ("cup", 0.4)))
     along_walls(room, (("cabinet", 0.85), ("bookshelf", 0.15), ("piano", 0.1)), 0.4)
     in_corners(room, (("plant", 0.6), ("floor lamp", 0.3)))
+    fill(room, ("cabinet", "plant", "bench", "floor lamp"), 0.26)
     scatter(room, ("cabinet",), (("vase", 0.5), ("lamp", 0.4), ("bowl", 0.3), ("books", 0.3)))
     pictures(room, dice.between(1, 3))
     if dice.chance(0.3):
@@ -329,8 +354,6 @@ def _kitchen_units(room: Furnisher) -> list[Furniture]:
     if dice.chance(0.6):
         units.insert(1, room.get("dishwasher"))
     units += [kitchen.kitchen_cabinet(dice, front, top, 0.6) for _ in range(dice.between(0, 2))]
-    if dice.chance(0.5):
-        units.reverse()
     return [room.get("refrigerator"), *units]
 
 
@@ -339,13 +362,16 @@ def unit_run(room: Furnisher, units: list[Furniture]) -> list[int]:
     out: list[int] = []
     left = list(units)
     for edge in sorted(room.room.edges, key=lambda e: e.low - e.high)[:3]:
-        at = edge.low + 0.005
-        while left and at + 0.4 < edge.high:
+        at, length = 0.005, edge.high - edge.low
+        is_from_high = room.dice.chance(0.5)
+        while left and at + 0.4 < length:
             for unit in left[:3]:
                 width, depth, _ = unit.size
-                if at + width > edge.high:
+                if at + width > length:
                     continue
-                x, y = edge.point(at + width / 2, depth / 2 + 0.005)
+                middle = at + width / 2
+                along = edge.high - middle if is_from_high else edge.low + middle
+                x, y = edge.point(along, depth / 2 + 0.005)
                 index = room.put(unit, (x, y, 0.0), yaw_of(edge.normal))
                 if index is not None:
                     room.keep_free(index, 0.65)
@@ -387,6 +413,7 @@ def kitchen_room(room: Furnisher) -> None:
         if table is not None:
             room.around(table, dice.weighted((("chair", 4.0), ("stool", 1.0))), dice.pick((2, 4)))
     in_corners(room, (("trash can", 0.75), ("plant", 0.2), ("basket", 0.15)))
+    fill(room, ("cabinet", "plant", "stool"), 0.24)
     scatter(
         room,
         ("cabinet", "dishwasher"),
@@ -409,9 +436,9 @@ def kitchen_room(room: Furnisher) -> None:
 def bathroom(room: Furnisher) -> None:
     """Toilet, basin with a mirror, tub or shower, towels."""
     dice = room.dice
-    tub = room.against_wall("bathtub", corner=True) if dice.chance(0.65) else None
+    tub = room.against_wall("bathtub", where="corner") if dice.chance(0.65) else None
     if tub is None:
-        room.against_wall("shower", corner=True)
+        room.against_wall("shower", where="corner")
     toilet = insist(room, "toilet", (0.45, 0.45, 0.0))
     basin = insist(room, "sink", (0.45, 0.45, 0.0, 0.0))
     if basin is not None:
@@ -459,9 +486,9 @@ def laundry_room(room: Furnisher) -> None:
 def music_room(room: Furnisher) -> None:
     """A piano with a stool, speakers, shelves, a seat."""
     dice = room.dice
-    piano = room.against_wall("piano", front=0.7)
+    piano = room.against_wall("piano", front=0.7, keep=False)
     if piano is not None:
-        room.before(piano, "stool", 0.12)
+        room.before(piano, "stool", 0.12, PI)
     along_walls(room, (("bookshelf", 0.8), ("sofa", 0.6), ("cabinet", 0.3)), 0.4)
     in_corners(
         room,

@@ -128,6 +128,8 @@ def _make_track(home: Home, dice: Dice, rooms: tuple[int, ...], duration_s: floa
             number = (1 if area < 8.0 else 2 if area < 17.0 else 3) if room not in seen else 0
             if room in seen and dice.chance(0.3):
                 number = 1
+            if here is not None and number and index:
+                _look_in(track, dice, here, paths[room].middle())
             for stop in paths[room].viewpoints(dice, number):
                 here = _go(track, dice, paths[room].path(here, stop) if here else [stop])
                 _look_around(track, dice, here, is_first=room not in seen)
@@ -192,6 +194,16 @@ def _turn(track: _Track, point: Point, goal: float, rate: float) -> None:
         track.stand(point, start + (goal - start) * k / count)
 
 
+def _look_in(track: _Track, dice: Dice, point: Point, middle: Point) -> None:
+    """On the threshold: a slow look across the room before going on."""
+    facing = math.atan2(middle[1] - point[1], middle[0] - point[0])
+    start = track.yaw[-1]
+    facing = start + math.remainder(facing - start, 2.0 * math.pi)
+    side, rate = dice.sign(), math.radians(dice.uniform(35.0, 50.0))
+    _turn(track, point, facing + side * math.radians(dice.uniform(20.0, 40.0)), rate)
+    _turn(track, point, facing - side * math.radians(dice.uniform(20.0, 40.0)), rate)
+
+
 def _look_around(track: _Track, dice: Dice, point: Point, *, is_first: bool) -> None:
     """Once round on entering a room, else a look to both sides."""
     rate = math.radians(dice.uniform(45.0, 68.0))
@@ -248,7 +260,7 @@ def _eye(dice: Dice, position: Array, moving: Array) -> Array:
 def _pitch(dice: Dice, count: int) -> Array:
     """Looking slightly down, slowly wandering [N], radians."""
     knots = max(count // 45, 2) + 2
-    base = dice.uniform(-14.0, -7.0)
-    values = [base + dice.uniform(-9.0, 8.0) for _ in range(knots)]
+    base = dice.uniform(-18.0, -11.0)
+    values = [base + dice.uniform(-8.0, 8.0) for _ in range(knots)]
     degrees = np.interp(np.arange(count) / 45.0, np.arange(knots), values)
     return np.radians(_box_filter(_box_filter(degrees, 1.0), 0.6))

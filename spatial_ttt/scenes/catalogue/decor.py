@@ -15,7 +15,7 @@ from spatial_ttt.scenes.catalogue.palette import (
 )
 from spatial_ttt.scenes.dice import Dice
 
-FIRE = Paint("orange", (1.0, 0.4, 0.08), Material.SCREEN)
+FIRE = Paint("orange", (1.0, 0.42, 0.05))
 
 
 def _pot(mesh: Mesh, dice: Dice, width: float, height: float) -> Paint:
@@ -37,7 +37,7 @@ def plant(dice: Dice) -> Furniture:
     if dice.chance(0.6):
         leaves = dice.between(8, 10)
         for leaf in range(leaves):
-            yaw, lean = leaf * 2.4, dice.uniform(0.25, 0.75)
+            yaw, lean = leaf * 2.4, dice.uniform(0.12, 0.5)
             long = (height - foot) * dice.uniform(0.8, 1.05)
             shade = toned(green, dice.uniform(0.7, 1.4))
             _leaf(mesh, (foot, yaw, lean), long, shade)

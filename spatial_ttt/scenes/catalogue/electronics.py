@@ -6,6 +6,7 @@ from spatial_ttt.scenes.catalogue.mesh import ALONG_Y, Furniture, Mesh, tilted
 from spatial_ttt.scenes.catalogue.palette import (
     BLACK,
     DARK_METAL,
+    GLOW,
     SCREEN,
     STEEL,
     WHITE,
@@ -20,16 +21,10 @@ from spatial_ttt.scenes.catalogue.palette import (
 )
 from spatial_ttt.scenes.dice import Dice
 
-GLOW = Paint("white", (1.0, 0.93, 0.78), Material.GLASS)
-
 
 def _display(dice: Dice) -> Paint:
-    """A screen, dark when off, bluish when on."""
-    if dice.chance(0.5):
-        return SCREEN
-    return Paint(
-        "black", (0.05, 0.12 + 0.1 * dice.random(), 0.25 + 0.1 * dice.random()), Material.SCREEN
-    )
+    """A screen, lit or off."""
+    return SCREEN if dice.chance(0.6) else Paint("black", (0.012, 0.014, 0.02))
 
 
 def tv(dice: Dice, widest: float = 1.4) -> Furniture:

@@ -96,8 +96,10 @@ def toned(base: Paint, gain: float, material: int | None = None) -> Paint:
 
 
 def wood(dice: Dice) -> Paint:
-    """Wood, stained or painted."""
-    return paint(dice, dice.weighted(_WOODS), Material.WOOD)
+    """Wood: boards with a grain, plain veneer, or painted white or black."""
+    name = dice.weighted(_WOODS)
+    is_painted = name in ("white", "black") or dice.chance(0.4)
+    return paint(dice, name, Material.PLAIN if is_painted else Material.WOOD)
 
 
 def fabric(dice: Dice) -> Paint:
@@ -121,3 +123,4 @@ STEEL = exact("silver", Material.METAL)
 CHROME = exact("silver", Material.METAL, 1.25)
 DARK_METAL = exact("black", Material.METAL)
 SCREEN = Paint("black", (0.02, 0.03, 0.05), Material.SCREEN)
+GLOW = Paint("white", (1.0, 0.95, 0.84))

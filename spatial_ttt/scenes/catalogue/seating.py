@@ -179,6 +179,6 @@ def pillow(dice: Dice) -> Furniture:
     """A cushion lying or leaning on a sofa or bed."""
     width = dice.uniform(0.38, 0.5)
     cloth, mesh = vivid(dice, Material.FABRIC) if dice.chance(0.6) else calm_fabric(dice), Mesh()
-    mesh.ellipsoid((0, 0, 0), (width, width * 0.9, 0.15), cloth)
-    mesh.box((0, 0, 0), (width * 0.86, width * 0.78, 0.07), toned(cloth, 0.95))
+    mesh.box((0, 0, 0), (width, width * 0.85, 0.07), toned(cloth, 0.94))
+    mesh.ellipsoid((0, 0, 0), (width * 0.97, width * 0.82, 0.16), cloth)
     return mesh.finish("pillow", cloth.name)

@@ -132,8 +132,10 @@ def shoe_rack(dice: Dice) -> Furniture:
     for z in (0.1, height - 0.06):
         mesh.box((0, 0, z), (width - 0.06, depth, 0.02), frame)
         for pair in range(2):
-            x = width * (pair * 0.4 - 0.2)
-            mesh.ellipsoid((x, -0.01, z + 0.05), (0.19, 0.27, 0.09), vivid(dice))
+            leather = vivid(dice)
+            for side in (-0.06, 0.06):
+                x = width * (pair * 0.4 - 0.2) + side
+                mesh.ellipsoid((x, -0.01, z + 0.05), (0.1, 0.27, 0.09), leather)
     return mesh.finish("shoe rack", frame.name)
 
 
