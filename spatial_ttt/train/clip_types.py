@@ -1,0 +1,143 @@
+"""What passes between scene workers and the training process; free of torch, so workers start fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatial_ttt.errors import ConfigError
+from spatial_ttt.scenes.questions.question import QUESTION_TYPES, STREAM_TYPES
+from spatial_ttt.scenes.scene import Camera, Parts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipSpec:
+    """The shape all clips of a batch share."""
+
+    num_slots: int
+    """Pairs of frames."""
+    fps: float
+    """Frames per second."""
+    width: int
+    """Pixels; 32 per vision token."""
+    height: int
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height"):
+            if getattr(self, name) % 32:
+                raise ConfigError(f"clip {name} must be a multiple of 32 pixels, got {getattr(self, name)}")
+        if self.num_slots < 1 or self.fps <= 0:
+            raise ConfigError(f"a clip needs slots and a rate, got {self.num_slots} slots at {self.fps} fps")
+
+    @property
+    def num_frames(self) -> int:
+        """Two per slot."""
+        return 2 * self.num_slots
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Vision tokens (rows, columns) of a slot."""
+        return self.height // 32, self.width // 32
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Seconds of every frame."""
+        return np.arange(self.num_frames) / self.fps
+
+    @property
+    def slot_times(self) -> NDArray[np.float64]:
+        """Mean of each slot's two frame times, in seconds."""
+        mean: NDArray[np.float64] = self.times.reshape(-1, 2).mean(1)
+        return mean
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difficulty:
+    """What a curriculum turns up: how large homes are and how the camera moves."""
+
+    rooms: tuple[int, int]
+    """Least and most rooms."""
+    least_size: float
+    """Things whose longest side is shorter, in metres, are left out."""
+    most_objects: int
+    """Things beyond this number are left out."""
+    walks: bool
+    """The camera walks through all rooms; otherwise it turns on the spot in one."""
+
+
+class SceneTask(NamedTuple):
+    """Make these homes, ask what fits in a branch of `branch_length` tokens."""
+
+    seeds: tuple[int, ...]
+    spec: ClipSpec
+    difficulty: Difficulty
+    branch_length: int
+
+
+class Filmed(NamedTuple):
+    """What the renderer needs of one home; `ticket` finds the rest in its worker."""
+
+    ticket: int
+    parts: Parts
+    camera: Camera
+    category: NDArray[np.uint8]  # [256] category index of each object id; 0 is the building
+
+
+class Sighting(NamedTuple):
+    """What the renderer saw of one home."""
+
+    ticket: int
+    pixels: NDArray[np.int32]  # [T, 256] visible pixels of each object id
+
+
+class Exchanges(NamedTuple):
+    """The M questions of a clip with their answers, tokenised and padded to one length."""
+
+    ids: NDArray[np.int16]  # [M, Lq] prompt, answer, <|im_end|>, then zeros
+    start: NDArray[np.int16]  # [M] index of the first answer token
+    stop: NDArray[np.int16]  # [M] index after the answer's <|im_end|>
+    kind: NDArray[np.uint8]  # [M] index into KINDS
+    truth: tuple[str, ...]
+
+    def __len__(self) -> int:  # type: ignore[override]
+        return len(self.truth)
+
+
+class Facts(NamedTuple):
+    """What is true of a clip at the end of each slot, for dense supervision."""
+
+    pose: NDArray[np.float32]  # [S, 4] x right and y ahead of the first camera (m), sine and cosine of the turn
+    count: NDArray[np.uint8]  # [S, K] instances of each category clearly seen so far
+    place: NDArray[np.float32]  # [K, 2] x, y of single instances in the first camera's frame; nan: none
+
+
+class Record(NamedTuple):
+    """All that is asked of one clip."""
+
+    ticket: int
+    seed: int
+    exchanges: Exchanges
+    facts: Facts
+    dropped: int  # exchanges too long for a branch
+
+
+@cache
+def categories() -> tuple[str, ...]:
+    """Category names by index; index 0 is the building, 1.. the catalogue's, sorted."""
+    from spatial_ttt.scenes import catalogue
+    from spatial_ttt.scenes.dice import Dice
+
+    names = {catalogue.make(kind, Dice(0)).category for kind in catalogue.KINDS}
+    return ("building", *sorted(names))
+
+
+DENSE_KINDS = ("dense_place", "dense_view", "dense_first")
+KINDS = (*QUESTION_TYPES, *STREAM_TYPES, *DENSE_KINDS)
+"""Every kind of exchange, in the order of its index."""
+
+MAX_OBJECTS = 256
+"""Object ids a clip may use, the building's 0 included."""

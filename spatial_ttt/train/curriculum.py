@@ -1,0 +1,70 @@
+"""What the small model sees when: from one room and a turning camera to walks through homes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spatial_ttt.errors import ConfigError
+from spatial_ttt.scenes.questions.question import QUESTION_TYPES
+from spatial_ttt.train.clip_types import DENSE_KINDS, ClipSpec, Difficulty
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One part of a plan, up to `until` (progress 0..1)."""
+
+    name: str
+    until: float
+    spec: ClipSpec
+    difficulty: Difficulty
+    dense_weight: float
+    """Share of dense exchanges against a question type's 1."""
+    branch_length: int
+    clip_share: float = 1.0
+    """Clips of a step, as a share of the run's."""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each kind of exchange."""
+        questions = dict.fromkeys(QUESTION_TYPES, 1.0)
+        return questions | dict.fromkeys(DENSE_KINDS, self.dense_weight)
+
+
+_LOOK = Difficulty(rooms=(1, 1), least_size=0.5, most_objects=8, walks=False)
+_ROOM = Difficulty(rooms=(1, 1), least_size=0.3, most_objects=40, walks=True)
+_HOME = Difficulty(rooms=(1, 3), least_size=0.3, most_objects=80, walks=True)
+
+
+def _clip(slots: int, width: int = 128, height: int = 96) -> ClipSpec:
+    return ClipSpec(num_slots=slots, fps=2.0, width=width, height=height)
+
+
+PLANS: dict[str, tuple[Stage, ...]] = {
+    "full": (
+        Stage("look", 0.3, _clip(14), _LOOK, 2.0, 96),
+        Stage("room", 0.7, _clip(14), _ROOM, 1.0, 96),
+        Stage("home", 1.0, _clip(32), _HOME, 0.5, 96, 0.5),
+    ),
+    "easy": (
+        Stage("look", 0.6, _clip(14), _LOOK, 2.0, 96),
+        Stage("room", 1.0, _clip(14), _ROOM, 1.0, 96),
+    ),
+    "look": (Stage("look", 1.0, _clip(14), _LOOK, 1.5, 96),),
+    "home": (Stage("home", 1.0, _clip(32), _HOME, 0.5, 96),),
+    "smoke": (
+        Stage("look", 0.5, _clip(3, 64, 32), _LOOK, 2.0, 72),
+        Stage("room", 1.0, _clip(4, 64, 32), _ROOM, 1.0, 72),
+    ),
+}
+
+
+def plan(name: str) -> tuple[Stage, ...]:
+    """The stages of a plan."""
+    if name not in PLANS:
+        raise ConfigError(f"no curriculum {name!r}; known: {', '.join(PLANS)}")
+    return PLANS[name]
+
+
+def stage_at(stages: tuple[Stage, ...], progress: float) -> Stage:
+    """The stage that runs at this progress."""
+    return next((stage for stage in stages if progress < stage.until), stages[-1])

@@ -1,0 +1,117 @@
+"""Dense supervision of a clip: where the camera is, what was counted and where it stands.
+
+`facts` are arrays for regression heads that are thrown away after training; `exchanges` are short
+questions in words (what is in view, where a thing stands, when it came into view).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from spatial_ttt.scenes.questions.seen import Observation, SeenRule
+from spatial_ttt.scenes.scene import Array, Camera, Scene, Visibility
+from spatial_ttt.train.clip_types import ClipSpec, Facts
+
+DENSE_LIMIT = 4  # exchanges of each dense kind per clip
+VIEW_LIMIT = 5  # names in one caption
+
+
+class View(NamedTuple):
+    """All that is known of a clip."""
+
+    scene: Scene
+    visibility: Visibility
+    camera: Camera
+    seen: Observation
+
+
+def start_frame(camera: Camera) -> tuple[Array, Array]:
+    """Position [2] of the first camera on the floor plan, and rows (right, ahead) [2, 2]."""
+    pose = camera.camera_to_world[0]
+    ahead = pose[:2, 2] / max(float(np.linalg.norm(pose[:2, 2])), 1e-9)
+    return pose[:2, 3], np.array([[ahead[1], -ahead[0]], [ahead[0], ahead[1]]])
+
+
+def slot_poses(camera: Camera) -> NDArray[np.float32]:
+    """[S, 4] per slot: metres right and ahead of the first camera, sine and cosine of the turn to the left."""
+    origin, axes = start_frame(camera)
+    place = (camera.camera_to_world[:, :2, 3] - origin) @ axes.T  # [T, 2]
+    ahead = camera.camera_to_world[:, :2, 2] @ axes.T
+    turn = np.arctan2(-ahead[:, 0], ahead[:, 1])
+    rows = np.column_stack((place, np.sin(turn), np.cos(turn)))
+    return rows.reshape(-1, 2, 4).mean(1).astype(np.float32)
+
+
+def facts(scene: Scene, visibility: Visibility, camera: Camera, index: dict[str, int]) -> Facts:
+    """Arrays for every slot; `index` numbers the categories."""
+    rule = SeenRule()
+    clear = visibility.pixels >= rule.clear_share * camera.width * camera.height  # [T, O]
+    so_far = np.logical_or.accumulate(clear, axis=0)[1::2]  # [S, O]
+    kind = np.array([index[item.category] for item in scene.objects], np.intp)
+    count = np.zeros((len(so_far), len(index)), np.uint8)
+    for n, category in enumerate(kind):
+        count[:, category] += so_far[:, n]
+    origin, axes = start_frame(camera)
+    place = np.full((len(index), 2), np.nan, np.float32)
+    for n, item in enumerate(scene.objects):
+        if so_far[-1, n] and count[-1, kind[n]] == 1:
+            place[kind[n]] = (item.box.center[:2] - origin) @ axes.T
+    return Facts(slot_poses(camera), count, place)
+
+
+def exchanges(view: View, spec: ClipSpec, rng: Generator) -> list[tuple[str, str, str]]:
+    """(kind, question, answer) of up to `DENSE_LIMIT` facts of each kind."""
+    return [*_places(view, rng), *_views(view, spec, rng), *_firsts(view, rng)]
+
+
+def _places(view: View, rng: Generator) -> list[tuple[str, str, str]]:
+    """Where a single object stands, from where the walk began."""
+    origin, axes = start_frame(view.camera)
+    names = view.seen.stock.singles()
+    out = []
+    for n in rng.permutation(len(names))[:DENSE_LIMIT]:
+        center = view.seen.stock.boxes.center[view.seen.stock.members[names[n]][0]]
+        right, ahead = (center[:2] - origin) @ axes.T
+        answer = f"{_side(right, 'right', 'left')}, {_side(ahead, 'ahead', 'behind')}"
+        out.append(("dense_place", f"Where is the {names[n]}, seen from the start?", answer))
+    return out
+
+
+def _side(value: float, positive: str, negative: str) -> str:
+    return f"{positive if value >= 0 else negative} {abs(value):.1f}"
+
+
+def _views(view: View, spec: ClipSpec, rng: Generator) -> list[tuple[str, str, str]]:
+    """What is in view at a moment, the largest first, with distances."""
+    area = view.camera.width * view.camera.height
+    ids = {item.object_id: item for item in view.scene.objects}
+    out = []
+    for slot in np.sort(rng.permutation(spec.num_slots)[:DENSE_LIMIT]):
+        pixels = view.visibility.pixels[2 * slot : 2 * slot + 2].mean(0)
+        order = [n for n in np.argsort(-pixels) if pixels[n] >= 0.005 * area][:VIEW_LIMIT]
+        eye = view.camera.camera_to_world[2 * slot : 2 * slot + 2, :3, 3].mean(0)
+        parts = []
+        for n in order:
+            item = ids[int(view.visibility.object_ids[n])]
+            parts.append(f"{item.category} {math.dist(item.box.center, eye):.1f}")
+        question = f"What is in view at {spec.slot_times[slot]:.1f} seconds?"
+        out.append(("dense_view", question, ", ".join(parts) if parts else "nothing"))
+    return out
+
+
+def _firsts(view: View, rng: Generator) -> list[tuple[str, str, str]]:
+    """When a category came into clear view."""
+    names = list(view.seen.first_clear)
+    return [
+        (
+            "dense_first",
+            f"When is the {names[n]} first seen?",
+            f"{view.seen.first_clear[names[n]]:.1f}",
+        )
+        for n in rng.permutation(len(names))[:DENSE_LIMIT]
+    ]

@@ -1,0 +1,133 @@
+"""How well a model answers held-out clips: every question type, with the video and without it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.scenes.questions.question import NUMBER_TYPES, QUESTION_TYPES, STREAM_TYPES
+from spatial_ttt.train.branches import generate, ingest, ingest_blind
+from spatial_ttt.train.clip_text import Prefix
+from spatial_ttt.train.clip_types import KINDS
+from spatial_ttt.train.pool import Batch, ClipRing
+
+ANSWER_TOKENS = 6
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+ASKED = (*QUESTION_TYPES, *STREAM_TYPES)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer of the model beside the truth."""
+
+    kind: str
+    reply: str
+    truth: str
+
+    @property
+    def score(self) -> float:
+        """1 or 0 for a choice, mean relative accuracy for a number."""
+        return score(self.kind, self.reply, self.truth)
+
+
+def score(kind: str, reply: str, truth: str) -> float:
+    """A choice is right or wrong; a number earns the share of thresholds its relative error is within."""
+    if kind not in NUMBER_TYPES and kind != "vsc":
+        return float(reply.strip()[:1] == truth)
+    try:
+        got, wanted = float(reply), float(truth)
+    except ValueError:
+        return 0.0
+    error = abs(got - wanted) / max(abs(wanted), 1e-9)
+    return float((error <= 1 - THRESHOLDS + 1e-12).mean())
+
+
+@torch.no_grad()
+def answer_ring(
+    model: SpatialTTTForConditionalGeneration,
+    tokenizer: Any,
+    ring: ClipRing,
+    prefix: Prefix,
+    *,
+    clips: int = 32,
+    branches: int = 16,
+    blind: bool = False,
+) -> list[Reply]:
+    """Greedy answers to up to `branches` questions of each clip in a ring (dense exchanges left out)."""
+    was_training = model.training
+    model.eval()
+    replies: list[Reply] = []
+    places = sorted(ring.ready)
+    for at in range(0, len(places), clips):
+        some = places[at : at + clips]
+        batch = ring.collect(some, [_asked(ring, place, branches) for place in some])
+        state = (
+            ingest_blind(model, prefix, len(some), batch.ids.device)
+            if blind
+            else ingest(model, prefix, batch.frames, ring.spec)
+        ).state
+        start = torch.from_numpy(batch.start).to(batch.ids.device)
+        tokens = generate(model, state, _prompts(batch), start, ANSWER_TOKENS).cpu().tolist()
+        replies += _read(batch, tokens, tokenizer)
+    model.train(was_training)
+    return replies
+
+
+def _asked(ring: ClipRing, place: int, branches: int) -> NDArray[np.intp]:
+    record = ring.records[place]
+    assert record is not None
+    wanted = [n for n, kind in enumerate(record.exchanges.kind) if KINDS[kind] in ASKED]
+    rng = np.random.default_rng(record.seed % (1 << 32))
+    chosen = rng.permutation(wanted)[:branches] if wanted else np.zeros(1, np.intp)
+    return np.resize(chosen, branches).astype(np.intp)
+
+
+def _prompts(batch: Batch) -> torch.Tensor:
+    """The branches without their answers."""
+    index = torch.arange(batch.ids.shape[-1], device=batch.ids.device)
+    start = torch.from_numpy(batch.start).to(batch.ids.device)
+    return batch.ids.masked_fill(index >= start[..., None], 0)
+
+
+def _read(batch: Batch, tokens: list[list[list[int]]], tokenizer: Any) -> list[Reply]:
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    replies = []
+    for row, answers in enumerate(tokens):
+        seen: set[bytes] = set()
+        for n, ids in enumerate(answers):
+            key = batch.ids[row, n].cpu().numpy().tobytes()
+            kind = KINDS[batch.kind[row, n]]
+            if key in seen or kind not in ASKED:
+                continue
+            seen.add(key)
+            text = tokenizer.decode(ids[: ids.index(end)] if end in ids else ids)
+            replies.append(Reply(kind, text, batch.truth[row][n]))
+    return replies
+
+
+def table(replies: Iterable[Reply]) -> dict[str, tuple[float, float, int]]:
+    """Per type: mean score, the better of the most frequent answer's and best constant's, and the number of questions."""
+    by_kind: dict[str, list[Reply]] = defaultdict(list)
+    for reply in replies:
+        by_kind[reply.kind].append(reply)
+    return {
+        kind: (
+            float(np.mean([reply.score for reply in by_kind[kind]])),
+            _constant(kind, [reply.truth for reply in by_kind[kind]]),
+            len(by_kind[kind]),
+        )
+        for kind in ASKED
+        if kind in by_kind
+    }
+
+
+def _constant(kind: str, truths: list[str]) -> float:
+    guesses = [guess for guess, _ in Counter(truths).most_common(40)]
+    return max(float(np.mean([score(kind, guess, truth) for truth in truths])) for guess in guesses)

@@ -1,0 +1,72 @@
+"""Save a run where it is collected: weights in small shards, everything else in one archive."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spatial_ttt.errors import CheckpointError
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+
+SHARD_SIZE = "14MB"
+ARCHIVE = "files.tar"
+
+
+def save_model(model: SpatialTTTForConditionalGeneration, tokenizer: Any, folder: Path) -> None:
+    """Weights in bfloat16, configuration and tokenizer; replaces the folder at once."""
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    state = {k: v.detach().to(torch.bfloat16) for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    model.save_pretrained(fresh, state_dict=state, max_shard_size=SHARD_SIZE)
+    config = json.loads((fresh / "config.json").read_text())
+    config["dtype"] = "bfloat16"
+    (fresh / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    tokenizer.save_pretrained(fresh)
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def publish(model_folder: Path, others: list[Path], target: Path) -> None:
+    """Copy shards as they are and everything else into one archive, each file replaced at once."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(model_folder.glob("*.safetensors")):
+        _replace(target / path.name, path)
+    archive = target / f".{ARCHIVE}.new"
+    with tarfile.open(archive, "w") as tar:
+        for path in sorted(p for p in model_folder.iterdir() if p.suffix != ".safetensors"):
+            tar.add(path, arcname=path.name)
+        for path in others:
+            if path.exists():
+                tar.add(path, arcname=path.name)
+    os.replace(archive, target / ARCHIVE)
+
+
+def _replace(target: Path, source: Path) -> None:
+    fresh = target.with_name(f".{target.name}.new")
+    shutil.copyfile(source, fresh)
+    os.replace(fresh, target)
+
+
+def unpack(folder: Path, target: Path) -> Path:
+    """A folder `load_model` takes, from what `publish` wrote (or the folder itself, if it is one)."""
+    if (folder / "config.json").is_file():
+        return folder
+    if not (folder / ARCHIVE).is_file():
+        raise CheckpointError(f"{folder} holds neither config.json nor {ARCHIVE}; give a run's output folder")
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    with tarfile.open(folder / ARCHIVE) as tar:
+        tar.extractall(target, filter="data")
+    for path in folder.glob("*.safetensors"):
+        shutil.copyfile(path, target / path.name)
+    return target

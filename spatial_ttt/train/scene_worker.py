@@ -1,0 +1,191 @@
+"""A worker process: homes and cameras first, then, once they were seen, questions and facts.
+
+task -> homes, cameras -> (rendered elsewhere) -> sightings -> questions, tokenised -> records
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator, default_rng
+
+from spatial_ttt.errors import SceneError
+from spatial_ttt.scenes.homes import Home, assemble, make_home
+from spatial_ttt.scenes.questions.generate import generate
+from spatial_ttt.scenes.questions.question import Question
+from spatial_ttt.scenes.questions.seen import observe
+from spatial_ttt.scenes.scene import Camera, Visibility
+from spatial_ttt.scenes.walk import walk
+from spatial_ttt.train import dense_facts
+from spatial_ttt.train.camera_paths import look_around
+from spatial_ttt.train.clip_types import (
+    KINDS,
+    MAX_OBJECTS,
+    ClipSpec,
+    Difficulty,
+    Exchanges,
+    Filmed,
+    Record,
+    SceneTask,
+    Sighting,
+    categories,
+)
+
+QUESTION_LIMITS = {
+    "object_counting": 3,
+    "object_abs_distance": 4,
+    "object_size_estimation": 3,
+    "room_size_estimation": 1,
+    "object_rel_distance": 4,
+    "object_rel_direction_easy": 3,
+    "object_rel_direction_medium": 3,
+    "object_rel_direction_hard": 3,
+    "obj_appearance_order": 3,
+    "route_planning": 2,
+}
+"""How many of each type a clip carries at most."""
+WALK_FIELD_OF_VIEW = (65.0, 80.0)  # degrees across
+ATTEMPTS = 8  # seeds tried in turn until one gives a home with a walk
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    seed: int
+    home: Home
+    camera: Camera
+    task: SceneTask
+
+
+class SceneWorker:
+    """Makes homes and asks about them; holds what waits for its sighting."""
+
+    def __init__(self, tokenizer_file: str, number_prompt: str, choice_prompt: str) -> None:
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_file(tokenizer_file)
+        self.prompts = {"number": number_prompt, "choice": choice_prompt}
+        self.index = {name: n for n, name in enumerate(categories())}
+        self.kept: dict[int, _Kept] = {}
+        self.tickets = 0
+
+    def film(self, task: SceneTask) -> list[Filmed]:
+        """Homes and cameras of a task."""
+        return [self._film(seed, task) for seed in task.seeds]
+
+    def _film(self, seed: int, task: SceneTask) -> Filmed:
+        rng = default_rng((seed, 11))
+        home, camera = make_walk(seed, task.spec, task.difficulty, rng)
+        self.tickets += 1
+        self.kept[self.tickets] = _Kept(seed, home, camera, task)
+        lookup = np.zeros(MAX_OBJECTS, np.uint8)
+        for item in home.scene.objects:
+            lookup[item.object_id] = self.index[item.category]
+        return Filmed(self.tickets, home.parts, camera, lookup)
+
+    def ask(self, sightings: list[Sighting]) -> list[Record]:
+        """Questions and facts of homes that were seen."""
+        return [self._ask(sighting) for sighting in sightings]
+
+    def _ask(self, sighting: Sighting) -> Record:
+        kept = self.kept.pop(sighting.ticket)
+        scene, camera = kept.home.scene, kept.camera
+        ids = np.array([item.object_id for item in scene.objects], np.int32)
+        visibility = Visibility(ids, sighting.pixels[:, ids], camera.times)
+        seen = observe(scene, visibility, camera)
+        rng = default_rng((kept.seed, 12))
+        asked = [
+            (q.question_type, self._prompt(q), q.ground_truth)
+            for q in generate(seen, rng, QUESTION_LIMITS)
+        ]
+        view = dense_facts.View(scene, visibility, camera, seen)
+        asked += dense_facts.exchanges(view, kept.task.spec, rng)
+        exchanges = self._pack(asked, kept.task.branch_length)
+        facts = dense_facts.facts(scene, visibility, camera, self.index)
+        return Record(sighting.ticket, kept.seed, exchanges, facts, len(asked) - len(exchanges.truth))
+
+    def _prompt(self, question: Question) -> str:
+        if question.options is None:
+            return self.prompts["number"].format(question=question.question)
+        return self.prompts["choice"].format(
+            question=question.question, options="\n".join(question.options)
+        )
+
+    def _pack(self, asked: list[tuple[str, str, str]], length: int) -> Exchanges:
+        rows = []
+        for kind, prompt, answer in asked:
+            head = self.tokenizer.encode(f"{prompt}<|im_end|>\n<|im_start|>assistant\n").ids
+            tail = self.tokenizer.encode(f"{answer}<|im_end|>").ids
+            if len(head) + len(tail) <= length:
+                rows.append((head, tail, KINDS.index(kind), answer))
+        ids = np.zeros((len(rows), length), np.int16)
+        for row, (head, tail, _, _) in zip(ids, rows, strict=True):
+            row[: len(head) + len(tail)] = head + tail
+        return Exchanges(
+            ids,
+            np.array([len(head) for head, *_ in rows], np.int16),
+            np.array([len(head) + len(tail) for head, tail, *_ in rows], np.int16),
+            np.array([kind for _, _, kind, _ in rows], np.uint8),
+            tuple(answer for *_, answer in rows),
+        )
+
+
+def make_walk(
+    seed: int, spec: ClipSpec, difficulty: Difficulty, rng: Generator
+) -> tuple[Home, Camera]:
+    """A home of this difficulty and a camera in it; homes without a walk are passed over."""
+    last: SceneError | None = None
+    for attempt in range(ATTEMPTS):
+        rooms = int(rng.integers(difficulty.rooms[0], difficulty.rooms[1] + 1))
+        try:
+            home = thin_out(make_home(seed + attempt * 7919, num_rooms=rooms), difficulty)
+            return home, film_path(home, spec, difficulty, rng)
+        except SceneError as error:
+            last = error
+    raise SceneError(f"no home near seed {seed} has a walk of {spec.num_frames} frames: {last}")
+
+
+def film_path(home: Home, spec: ClipSpec, difficulty: Difficulty, rng: Generator) -> Camera:
+    """The camera of a difficulty."""
+    if not difficulty.walks:
+        return look_around(home, spec, rng)
+    return walk(
+        home,
+        int(rng.integers(1 << 30)),
+        duration_s=spec.num_frames / spec.fps,
+        fps=spec.fps,
+        width=spec.width,
+        height=spec.height,
+        fov_deg=float(rng.uniform(*WALK_FIELD_OF_VIEW)),
+    )
+
+
+def thin_out(home: Home, difficulty: Difficulty) -> Home:
+    """The home without small things and without those beyond the number allowed."""
+    large = [p for p in home.placed if max(p.furniture.size) >= difficulty.least_size]
+    kept = large[: min(difficulty.most_objects, MAX_OBJECTS - 1)]
+    if len(kept) == len(home.placed):
+        return home
+    return assemble(home.seed, home.plan, home.spaces, kept)
+
+
+def run_worker(connection: Connection, tokenizer_file: str, prompts: tuple[str, str]) -> None:
+    """Serve tasks and sightings until the other end closes."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    worker = SceneWorker(tokenizer_file, *prompts)
+    try:
+        while True:
+            message: Any = connection.recv()
+            if message is None:
+                return
+            if isinstance(message, SceneTask):
+                connection.send(("filmed", worker.film(message), message))
+            else:
+                connection.send(("records", worker.ask(message), None))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        return
+
+

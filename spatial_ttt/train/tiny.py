@@ -1,0 +1,73 @@
+"""Train the small model in one command, from scenes to weights, within a wall-clock budget.
+
+    python -m spatial_ttt.train.tiny --minutes 8 --publish OUT
+
+Workers furnish homes and write questions, the device draws and trains, held-out homes are asked
+about now and then, weights are saved every minute. Nothing is downloaded and nothing is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m spatial_ttt.train.tiny", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=8.0, help="wall-clock budget, all included")
+    parser.add_argument("--work", type=Path, default=Path("runs/output/tiny"), help="working folder")
+    parser.add_argument("--publish", type=Path, help="copy what matters here (few files, each <= 15 MB)")
+    parser.add_argument("--resume", type=Path, help="folder of an earlier run: weights and tokenizer")
+    parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--ttt", action="append", default=[], metavar="KEY=VALUE", help="change a TTT field")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=14)
+    parser.add_argument("--clips", type=int, default=64, help="clips a step")
+    parser.add_argument("--micro", type=int, default=0, help="clips a forward pass (0: all of a step)")
+    parser.add_argument("--branches", type=int, default=16, help="questions of each clip a step")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--no-muon-optimizer", action="store_true", help="AdamW for all slow weights")
+    parser.add_argument("--gate-bias", type=float, default=1.0, help="of fresh gates; 0 is the paper's")
+    parser.add_argument("--plan", default="full", help="curriculum: full, easy or smoke")
+    parser.add_argument("--start", type=float, default=0.0, help="progress 0..1 the curriculum starts at")
+    parser.add_argument("--capacity", type=int, default=8192, help="clips kept on the device")
+    parser.add_argument("--eval-clips", type=int, default=192)
+    parser.add_argument("--eval-every", type=float, default=75.0, help="seconds")
+    parser.add_argument("--max-steps", type=int, default=0, help="stop after so many steps (0: by time)")
+    parser.add_argument("--dense", type=float, default=0.5, help="weight of the dense read-outs")
+    parser.add_argument("--blind-every", type=int, default=12, help="every so many steps without video")
+    parser.add_argument("--smoke", action="store_true", help="a tiny run on a CPU, under a minute")
+    chosen = parser.parse_args(arguments)
+    return smoke(chosen) if chosen.smoke else chosen
+
+
+def smoke(chosen: argparse.Namespace) -> argparse.Namespace:
+    """Settings that show on a CPU that everything fits together."""
+    changes = {"minutes": 0.7, "preset": "test", "workers": 1, "clips": 2, "branches": 4, "plan": "smoke"}
+    changes |= {"capacity": 12, "eval_clips": 2, "eval_every": 15.0, "max_steps": 12, "device": "cpu"}
+    changes |= {"dtype": "float32", "blind_every": 4}
+    return argparse.Namespace(**(vars(chosen) | changes))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run; 0 when it ended as planned."""
+    chosen = parse(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout, force=True)
+    from spatial_ttt.train.tiny_run import TinyRun
+
+    run = TinyRun(chosen)
+    try:
+        run.train()
+    finally:
+        run.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
