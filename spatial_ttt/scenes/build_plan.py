@@ -19,7 +19,8 @@ from spatial_ttt.scenes.program import MAX_ROOMS
 BUILD_FORMAT = 1
 """Version of the folder a build makes; readers refuse a newer one."""
 _SCENES_PER_SEED = 1 << 24
-_MAX_SEED = (1 << 16) - 1
+_MAX_SEED = (1 << 15) - 1
+"""Build seeds fill the lower half of a split's homes; long streams take theirs from the upper."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,6 +147,25 @@ def parse_part(text: str | None) -> tuple[int, int]:
     if not (slash and first.isdigit() and count.isdigit() and int(first) < int(count)):
         raise ConfigError(f"--shard is i/n with 0 <= i < n, e.g. 0/4 to 3/4; got {text!r}")
     return int(first), int(count)
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """ "2-5" as (2, 5), "3" as (3, 3)."""
+    first, dash, last = text.partition("-")
+    if not first.isdigit() or (dash and not last.isdigit()):
+        raise ConfigError(f"a range is FROM-TO or one number, e.g. 2-5; got {text!r}")
+    return int(first), int(last or first)
+
+
+def parse_sizes(text: str) -> list[tuple[int, int]]:
+    """ "480x352,128x96" as [(480, 352), (128, 96)]."""
+    sizes = []
+    for size in filter(None, text.split(",")):
+        width, cross, height = size.strip().partition("x")
+        if not (cross and width.isdigit() and height.isdigit()):
+            raise ConfigError(f"a size is WIDTHxHEIGHT, e.g. 480x352; got {size!r}")
+        sizes.append((int(width), int(height)))
+    return sizes
 
 
 def clip_folder(out: Path, size: tuple[int, int], split: str) -> Path:

@@ -44,8 +44,8 @@ def test_usage_errors_exit_2_and_name_the_nearest(capsys):
     assert main(["--verson"]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and "--version" in captured.err
-    assert main(["evall"]) == 2
-    assert "eval" in capsys.readouterr().err
+    assert main(["dat"]) == 2
+    assert "data" in capsys.readouterr().err
 
 
 def test_a_users_mistake_is_one_sentence_on_stderr(capsys):
