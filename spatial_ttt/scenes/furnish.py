@@ -33,8 +33,11 @@ HALF_PI = 1.570796327
 class Furnisher:
     """Furnishes one room; `placed` is shared by the whole home."""
 
-    def __init__(self, space: RoomSpace, dice: Dice, placed: list[Placed]) -> None:
+    def __init__(
+        self, space: RoomSpace, dice: Dice, placed: list[Placed], plenty: float = 1.0
+    ) -> None:
         self.space = space
+        self.plenty = plenty  # how readily small things are put about, 0..1
         self.dice = dice
         self.placed = placed
         self.room = space.room
@@ -150,8 +153,11 @@ class Furnisher:
         block = Block(rect.x0, rect.y0, 0.021, rect.x1, rect.y1, min(height, 1.2))
         return self.space.fits(block, ignore_zones=True)
 
-    def opposite(self, index: int, item: Item) -> int | None:
-        """Against the wall that a placed thing looks at, centred on it as well as it fits."""
+    def opposite(self, index: int, item: Item, rise: float = 0.0) -> int | None:
+        """Against the wall that a placed thing looks at, centred on it as well as it fits.
+
+        `rise` metres above the item must be free too, for what will stand on it.
+        """
         furniture, thing = self.get(item), self.placed[index]
         c, s = cosine_sine(thing.yaw)
         look = (round(s), round(-c))
@@ -160,11 +166,14 @@ class Furnisher:
                 continue
             at = thing.x if edge.axis == 0 else thing.y
             half = furniture.size[0] / 2
-            for shift in (0.0, 0.25, -0.25, 0.5, -0.5):
+            for shift in (0.0, 0.25, -0.25, 0.5, -0.5, 0.9, -0.9):
                 along = min(max(at + shift, edge.low + half), edge.high - half)
                 if not edge.low + half <= along <= edge.high - half:
                     continue
                 x, y = edge.point(along, furniture.size[1] / 2 + 0.005)
+                block = block_of(furniture, x, y, 0.0, yaw_of(edge.normal))
+                if rise and not self.space.fits(block._replace(z1=block.z1 + rise)):
+                    continue
                 placed = self.put(furniture, (x, y, 0.0), yaw_of(edge.normal))
                 if placed is not None:
                     return placed

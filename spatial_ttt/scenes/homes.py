@@ -76,8 +76,10 @@ def make_home(
             break
     else:
         raise SceneError(f"seed {seed} gave no home one can walk through; take another seed")
+    # Large homes get fewer small things, so that their parts stay few enough to draw fast.
+    plenty = min(1.0, 4.6 / len(spaces))
     for space in spaces:
-        furnish_room(Furnisher(space, Dice(seed, 2, space.room.room_id), placed))
+        furnish_room(Furnisher(space, Dice(seed, 2, space.room.room_id), placed, plenty))
     return assemble(seed, plan, spaces, placed)
 
 

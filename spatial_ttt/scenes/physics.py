@@ -203,7 +203,9 @@ def _floating(home: Home) -> list[str]:
         else:
             x, y = thing.box.center[:2]
             under = (home.parts.object_id == support) & (np.abs(high[:, 2] - bottom) < 0.02)
-            under &= (low[:, 0] <= x) & (x <= high[:, 0]) & (low[:, 1] <= y) & (y <= high[:, 1])
+            # A little beyond the edge counts, for what lies across two cushions.
+            under &= (low[:, 0] - 0.02 <= x) & (x <= high[:, 0] + 0.02)
+            under &= (low[:, 1] - 0.02 <= y) & (y <= high[:, 1] + 0.02)
             held = bool(under.any())
         if not held:
             out.append(f"{_name(thing)} floats (support {support})")

@@ -6,6 +6,7 @@ around it, so the tests are on the safe side.
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -129,6 +130,16 @@ class RoomSpace:
             self.free = self.without(leaf)
         if opening.leaf != "closed":
             self.gates.append(edge.point((opening.low + opening.high) / 2.0, 0.4))
+
+    def copy(self) -> RoomSpace:
+        """The same space, to be furnished further without changing this one."""
+        other = copy.copy(self)
+        other.solids, other.zones, other.free = (
+            list(self.solids),
+            list(self.zones),
+            self.free.copy(),
+        )
+        return other
 
     def without(self, rect: Rect) -> Bool2:
         """The walkable cells once this rectangle is solid."""

@@ -44,11 +44,11 @@ def _made_bed(dice: Dice, width: float, length: float, num_pillows: int) -> Furn
     place = width / num_pillows
     for pillow in range(num_pillows):
         x = -width / 2 + place * (pillow + 0.5)
-        size = (min(place - 0.08, 0.66), 0.4, 0.18)
+        size = (min(place - 0.08, 0.66), 0.42, 0.17)
         y = length / 2 - 0.25
-        linen = exact("white", Material.FABRIC, 0.96)
-        mesh.box((x, y, top + 0.045), (size[0], size[1], 0.08), linen)
-        mesh.ellipsoid((x, y, top + 0.05), (size[0] * 0.97, size[1] * 0.96, 0.2), WHITE)
+        linen = WHITE._replace(material=Material.FABRIC)
+        mesh.ellipsoid((x, y, top + 0.05), size, linen)
+        mesh.box((x, y, top + 0.045), (size[0] * 0.76, size[1] * 0.74, 0.1), linen)
     height = top - mattress * 0.42 + (mattress + 0.06) / 2
     mesh.surface((0, -length / 2 + (cover - 0.25) / 2, height), width - 0.2, cover - 0.3, 1.2)
     return mesh.finish("bed", cloth.name)

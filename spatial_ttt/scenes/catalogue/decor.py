@@ -162,7 +162,7 @@ def radiator(dice: Dice) -> Furniture:
     width, height, mesh = dice.uniform(0.7, 1.2), dice.uniform(0.5, 0.62), Mesh()
     white = exact("white", gain=0.95)
     mesh.box((0, 0.02, 0.1 + height / 2), (width, 0.04, height), toned(white, 0.7))
-    ribs = 8
+    ribs = 6
     for rib in range(ribs):
         x = width * ((rib + 0.5) / ribs - 0.5)
         mesh.box((x, -0.02, 0.1 + height / 2), (width / ribs * 0.66, 0.06, height - 0.02), white)

@@ -28,7 +28,10 @@ def _cushioned(dice: Dice, category: str, width: float, num_seats: int) -> Furni
     leg, seat_top = 0.1, dice.uniform(0.41, 0.46)
     base_top = seat_top - 0.14
     inner = width - 2 * arm
-    mesh.legs((width - 0.14, depth - 0.14), leg, 0.05, wood(dice))
+    if dice.chance(0.4):
+        mesh.legs((width - 0.14, depth - 0.14), leg, 0.05, wood(dice))
+    else:
+        mesh.box((0, 0, leg / 2), (width - 0.12, depth - 0.1, leg), BLACK)
     mesh.box((0, 0, (leg + base_top) / 2), (width, depth, base_top - leg), cloth)
     back = dice.uniform(0.16, 0.2)
     mesh.box(
@@ -179,6 +182,6 @@ def pillow(dice: Dice) -> Furniture:
     """A cushion lying or leaning on a sofa or bed."""
     width = dice.uniform(0.38, 0.5)
     cloth, mesh = vivid(dice, Material.FABRIC) if dice.chance(0.6) else calm_fabric(dice), Mesh()
-    mesh.box((0, 0, 0), (width, width * 0.85, 0.07), toned(cloth, 0.94))
-    mesh.ellipsoid((0, 0, 0), (width * 0.97, width * 0.82, 0.16), cloth)
+    mesh.ellipsoid((0, 0, 0), (width, width * 0.9, 0.16), cloth)
+    mesh.box((0, 0, 0), (width * 0.76, width * 0.68, 0.1), cloth)
     return mesh.finish("pillow", cloth.name)

@@ -61,7 +61,8 @@ def dresser(dice: Dice) -> Furniture:
     """A chest of drawers."""
     size = (dice.uniform(0.9, 1.4), dice.uniform(0.42, 0.5), dice.uniform(0.75, 0.95))
     body, mesh = wood(dice), Mesh()
-    _fronts(mesh, _Chest(size, 2, 3, False), body, toned(body, 1.12))
+    columns, rows = dice.pick(((2, 3), (1, 3), (1, 4)))
+    _fronts(mesh, _Chest(size, columns, rows, False), body, toned(body, 1.12))
     mesh.surface((0, 0, size[2]), size[0] - 0.06, size[1] - 0.08)
     return mesh.finish("dresser", body.name)
 
@@ -94,13 +95,13 @@ def bookshelf(dice: Dice) -> Furniture:
         mesh.box((side * (width / 2 - 0.012), 0, height / 2), (0.024, depth, height), body)
     shelves = 5
     gap = (height - 0.08) / (shelves - 1)
-    for shelf in range(shelves):
-        z = 0.05 + shelf * gap
+    for level in range(shelves):
+        z = 0.05 + level * gap
         mesh.box((0, -0.01, z), (width - 0.05, depth - 0.02, 0.024), body)
-        if shelf == shelves - 1:
+        if level == shelves - 1:
             continue
         x = -width / 2 + 0.04
-        for _ in range(2):
+        for _ in range(dice.between(1, 2)):
             run = dice.uniform(0.16, 0.42) * (width - 0.1)
             tall = min(gap - 0.06, dice.uniform(0.18, 0.28))
             mesh.box(
@@ -133,8 +134,8 @@ def shoe_rack(dice: Dice) -> Furniture:
         mesh.box((0, 0, z), (width - 0.06, depth, 0.02), frame)
         for pair in range(2):
             leather = vivid(dice)
-            for side in (-0.06, 0.06):
-                x = width * (pair * 0.4 - 0.2) + side
+            for offset in (-0.06, 0.06):
+                x = width * (pair * 0.4 - 0.2) + offset
                 mesh.ellipsoid((x, -0.01, z + 0.05), (0.1, 0.27, 0.09), leather)
     return mesh.finish("shoe rack", frame.name)
 
