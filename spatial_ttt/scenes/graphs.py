@@ -107,7 +107,7 @@ def _relations(content: Any) -> Iterator[tuple[str, tuple[Relation, ...]]]:
     if "scans" in root:
         scans = [mapping(item, "relationships.json: scan") for item in root["scans"]]
     else:
-        scans = [{"scan": scan, **mapping(item, f"scan {scan}")} for scan, item in root.items()]
+        scans = [{**mapping(item, f"scan {scan}"), "scan": scan} for scan, item in root.items()]
     for record in scans:
         scan = text(record.get("scan"), "relationships.json: scan")
         rows = sequence(record.get("relationships"), f"scan {scan}: relationships")
