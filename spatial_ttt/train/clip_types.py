@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.scenes.questions.question import QUESTION_TYPES, STREAM_TYPES
-from spatial_ttt.scenes.scene import Camera, Parts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,11 +78,12 @@ class SceneTask(NamedTuple):
 
 
 class Filmed(NamedTuple):
-    """What the renderer needs of one home; `ticket` finds the rest in its worker."""
+    """What the ray caster needs of one home; `ticket` finds the rest in its worker."""
 
     ticket: int
-    parts: Parts
-    camera: Camera
+    records: NDArray[np.float32]  # [P, 32] packed parts, see scenes.shading
+    poses: NDArray[np.float32]  # [T, 3, 4] camera to world
+    lens: tuple[float, float, float, float]  # focal lengths and principal point, pixels
     category: NDArray[np.uint8]  # [256] category index of each object id; 0 is the building
 
 

@@ -143,6 +143,7 @@ class SlowWeights:
                 kind = "muon" if id(parameter) in muon_ids else "matrix" if parameter.ndim > 1 else "vector"
                 chosen.setdefault((name, kind), []).append(master)
         self.shared = compute_dtype == torch.float32
+        self.buffers = [] if self.shared else [torch.zeros_like(master) for master in self.master]
         if not self.shared:
             modules.to(compute_dtype)
         self.optimizers = list(self._make(chosen))
@@ -169,8 +170,7 @@ class SlowWeights:
     def step(self, scale: float) -> Tensor:
         """Clip, update at `scale` times the peak rates, refresh the copies; returns the gradient norm."""
         if not self.shared:
-            for parameter, master in zip(self.live, self.master, strict=True):
-                master.grad = None if parameter.grad is None else parameter.grad.float()
+            self._fetch_gradients()
         norm = nn.utils.clip_grad_norm_(self.master, self.config.max_grad_norm)
         for optimizer, peaks in zip(self.optimizers, self.peak, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -183,3 +183,14 @@ class SlowWeights:
             for parameter in self.live:
                 parameter.grad = None
         return norm
+
+    def _fetch_gradients(self) -> None:
+        """The masters' gradients in float32 from their copies' (none where a copy has none)."""
+        pairs = [
+            (parameter.grad, self.buffers[n])
+            for n, parameter in enumerate(self.live)
+            if parameter.grad is not None
+        ]
+        torch._foreach_copy_([buffer for _, buffer in pairs], [grad for grad, _ in pairs])
+        for n, (parameter, master) in enumerate(zip(self.live, self.master, strict=True)):
+            master.grad = None if parameter.grad is None else self.buffers[n]

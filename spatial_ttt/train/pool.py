@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spatial_ttt.errors import DataError
-from spatial_ttt.scenes.raycast import RayLayers, pack_cameras, pack_scenes
+from spatial_ttt.scenes.raycast import RayCameras, RayLayers, RayScenes
 from spatial_ttt.train.clip_types import (
     KINDS,
     MAX_OBJECTS,
@@ -92,10 +92,10 @@ class ClipRing:
 
     def fill(self, places: Sequence[int], records: Sequence[Record]) -> None:
         """Make clips ready for use; clips nothing can be asked about are left out."""
-        index = torch.tensor(places, device=self.device)
+        index = to_device(np.array(places), self.device)
         for name in ("pose", "count", "place"):
             stacked = np.stack([getattr(record.facts, name) for record in records])
-            getattr(self, name)[index] = torch.from_numpy(stacked).to(self.device)
+            getattr(self, name)[index] = to_device(stacked, self.device)
         for place, record in zip(places, records, strict=True):
             if not record.exchanges.truth:
                 continue
@@ -134,9 +134,9 @@ class ClipRing:
         )
         truth = [[record.exchanges.truth[row] for row in rows] for record, rows in pairs]
         longest = min(ids.shape[-1], -(-int(stop.max()) // 8) * 8)
-        index = torch.tensor(list(places), device=self.device)
+        index = to_device(np.array(places), self.device)
         arrays = (getattr(self, name)[index] for name in ("category", "depth", "pose", "count", "place"))
-        on_device = torch.from_numpy(ids[..., :longest].copy()).to(self.device)
+        on_device = to_device(ids[..., :longest].copy(), self.device)
         return Batch(self.frames[index], on_device, start, stop, kind, truth, *arrays)
 
 
@@ -188,20 +188,34 @@ class ClipSource:
         self.waiting: list[_Waiting] = []
         self.expected: list[dict[int, tuple[ClipRing, int]]] = [{} for _ in range(workers)]
         self.rings: dict[ClipSpec, ClipRing] = {}
-        self.made = self.dropped = 0
+        self.made = self.drawn = self.dropped = self.turn = 0
 
-    def pump(self, ring: ClipRing, difficulty: Difficulty, task_size: int, branch_length: int) -> int:
-        """Hand out tasks, draw what is furnished, keep what is asked; returns the clips made ready."""
+    def pump(
+        self,
+        ring: ClipRing,
+        difficulty: Difficulty,
+        branch_length: int,
+        *,
+        task_size: int = 16,
+        limit: int | None = None,
+    ) -> int:
+        """Hand out tasks, draw what is furnished, keep what is asked; returns the clips made ready.
+
+        About `limit` clips are drawn at most: drawing takes the host's time from training.
+        """
         self.rings[ring.spec] = ring
-        before = self.made
+        before, drawn = self.made, self.drawn
         for worker, connection in enumerate(self.connections):
             while self.at_hand[worker] < HEAD_START and self.next_seed < self.last_seed:
                 seeds = tuple(range(self.next_seed, min(self.next_seed + task_size, self.last_seed)))
                 self.next_seed += len(seeds)
                 connection.send(SceneTask(seeds, ring.spec, difficulty, branch_length))
                 self.at_hand[worker] += 1
-            while connection.poll():
-                self._receive(worker, *connection.recv())
+        for n in range(len(self.connections)):
+            worker = (n + self.turn) % len(self.connections)
+            while (limit is None or self.drawn - drawn < limit) and self.connections[worker].poll():
+                self._receive(worker, *self.connections[worker].recv())
+        self.turn += 1
         self._send_sightings()
         return self.made - before
 
@@ -209,6 +223,7 @@ class ClipSource:
         if what == "filmed":
             assert task is not None
             self.at_hand[worker] -= 1
+            self.drawn += len(content)
             self._draw(worker, content, self.rings[task.spec])
             return
         expected = self.expected[worker]
@@ -224,15 +239,13 @@ class ClipSource:
     @torch.no_grad()
     def _draw(self, worker: int, filmed: list[Filmed], ring: ClipRing) -> None:
         spec, device = ring.spec, ring.device
-        scenes = pack_scenes([item.parts for item in filmed], device)
-        cameras = pack_cameras([item.camera for item in filmed], (spec.width, spec.height), None, device)
-        layers = self.caster(scenes, cameras)
+        layers = self.caster(*_on_device(filmed, spec, device))
         places = ring.reserve(len(filmed))
-        index = torch.tensor(places, device=device)
+        index = to_device(np.array(places), device)
         ids = layers.object_id.long()
         half = LABEL_STRIDE // 2
         grid = (..., slice(half, None, LABEL_STRIDE), slice(half, None, LABEL_STRIDE))
-        lookup = torch.from_numpy(np.stack([item.category for item in filmed])).to(device)
+        lookup = to_device(np.stack([item.category for item in filmed]), device)
         small = ids[grid]
         ring.frames[index] = layers.rgb
         ring.category[index] = lookup.gather(1, small.flatten(1)).reshape(small.shape)
@@ -283,6 +296,26 @@ class ClipSource:
             process.join(timeout=2)
             if process.is_alive():
                 process.terminate()
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """The array on a device; a GPU fetches it while the host goes on."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def _on_device(
+    filmed: Sequence[Filmed], spec: ClipSpec, device: torch.device
+) -> tuple[RayScenes, RayCameras]:
+    """Scenes padded to the same number of parts, and their cameras."""
+    sizes = [len(item.records) for item in filmed]
+    records = np.zeros((len(filmed), max(sizes), filmed[0].records.shape[1]), np.float32)
+    for row, item in zip(records, filmed, strict=True):
+        row[: len(item.records)] = item.records
+    scenes = RayScenes(to_device(records, device), to_device(np.array(sizes, np.int32), device))
+    poses = to_device(np.stack([item.poses for item in filmed]).astype(np.float32), device)
+    lenses = to_device(np.array([item.lens for item in filmed], np.float32), device)
+    return scenes, RayCameras(poses, lenses, spec.width, spec.height)
 
 
 def count_pixels(ids: Tensor) -> Tensor:

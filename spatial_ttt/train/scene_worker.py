@@ -19,6 +19,8 @@ from spatial_ttt.scenes.questions.generate import generate
 from spatial_ttt.scenes.questions.question import Question
 from spatial_ttt.scenes.questions.seen import observe
 from spatial_ttt.scenes.scene import Camera, Visibility
+from spatial_ttt.scenes.shading import pack_parts
+from spatial_ttt.scenes.views import pack_views
 from spatial_ttt.scenes.walk import walk
 from spatial_ttt.train import dense_facts
 from spatial_ttt.train.camera_paths import look_around
@@ -84,7 +86,9 @@ class SceneWorker:
         lookup = np.zeros(MAX_OBJECTS, np.uint8)
         for item in home.scene.objects:
             lookup[item.object_id] = self.index[item.category]
-        return Filmed(self.tickets, home.parts, camera, lookup)
+        views = pack_views(camera, None, task.spec.width, task.spec.height)
+        records = pack_parts(home.parts)
+        return Filmed(self.tickets, records, views.texels[:, 3:].copy(), views.lens, lookup)
 
     def ask(self, sightings: list[Sighting]) -> list[Record]:
         """Questions and facts of homes that were seen."""

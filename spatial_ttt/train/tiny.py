@@ -37,6 +37,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--plan", default="full", help="curriculum: full, easy or smoke")
     parser.add_argument("--start", type=float, default=0.0, help="progress 0..1 the curriculum starts at")
     parser.add_argument("--capacity", type=int, default=8192, help="clips kept on the device")
+    parser.add_argument("--fresh", type=float, default=0.75, help="new clips per clip trained on")
     parser.add_argument("--eval-clips", type=int, default=192)
     parser.add_argument("--eval-every", type=float, default=75.0, help="seconds")
     parser.add_argument("--max-steps", type=int, default=0, help="stop after so many steps (0: by time)")
@@ -51,7 +52,7 @@ def smoke(chosen: argparse.Namespace) -> argparse.Namespace:
     """Settings that show on a CPU that everything fits together."""
     changes = {"minutes": 0.7, "preset": "test", "workers": 1, "clips": 2, "branches": 4, "plan": "smoke"}
     changes |= {"capacity": 12, "eval_clips": 2, "eval_every": 15.0, "max_steps": 12, "device": "cpu"}
-    changes |= {"dtype": "float32", "blind_every": 4}
+    changes |= {"dtype": "float32" if chosen.dtype == "auto" else chosen.dtype, "blind_every": 4}
     return argparse.Namespace(**(vars(chosen) | changes))
 
 

@@ -27,7 +27,7 @@ from spatial_ttt.train.curriculum import Stage, plan, stage_at
 from spatial_ttt.train.dense_heads import DenseHeads
 from spatial_ttt.train.initialise import initialise
 from spatial_ttt.train.optim import OptimConfig, SlowWeights
-from spatial_ttt.train.pool import Batch, ClipRing, ClipSource, best_caster, kind_weights
+from spatial_ttt.train.pool import Batch, ClipRing, ClipSource, best_caster, kind_weights, to_device
 from spatial_ttt.train.publish import publish, save_model, unpack
 from spatial_ttt.train.schedule import cosine_scale
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 DENSE_TOKEN_WEIGHT = 0.3
 WARMUP_STEPS = 100
 SAVE_EVERY = 60.0  # seconds
-TASK_SIZE = 8  # homes a worker makes at a time
+TASK_SIZE = 16  # homes a worker makes at a time
 TRAIN_SPAN = 1 << 30  # seeds a run may use; runs with another --seed use others
 
 
@@ -120,14 +120,17 @@ class TinyRun:
             self.source.next_seed, self.source.last_seed = seeds
         began, made = time.monotonic(), self.source.made
         while len(ring.ready) < count and not (seeds is not None and self.source.is_idle):
-            if not self.source.pump(ring, stage.difficulty, self._task_size(), stage.branch_length):
+            if not self._pump(ring, stage, None):
                 time.sleep(0.002)
                 self.source.check_alive()
         took, made = time.monotonic() - began, self.source.made - made
         log.info("%s: %d clips in %.1f s (%.0f/s)", stage.name, made, took, made / took)
 
-    def _task_size(self) -> int:
-        return min(TASK_SIZE, self.chosen.clips)
+    def _pump(self, ring: ClipRing, stage: Stage, limit: int | None) -> int:
+        size = min(TASK_SIZE, self.chosen.clips)
+        return self.source.pump(
+            ring, stage.difficulty, stage.branch_length, task_size=size, limit=limit
+        )
 
     # --- Training ---------------------------------------------------------------------------------
 
@@ -155,7 +158,7 @@ class TinyRun:
                 ring = self.ring(stage, self.chosen.capacity)
                 self.fill(ring, stage, max(2 * self._clips(stage), self.chosen.capacity // 16))
             self._one_step(ring, stage)
-            self.source.pump(ring, stage.difficulty, self._task_size(), stage.branch_length)
+            self._pump(ring, stage, int(self.chosen.fresh * self._clips(stage)))
             if time.monotonic() - probed > self.chosen.eval_every:
                 self._probe_all(ring)
                 probed = time.monotonic()
@@ -278,8 +281,8 @@ def _targets(batch: Batch) -> tuple[Targets, float]:
     weight = np.where(dense, DENSE_TOKEN_WEIGHT, 1.0)[..., None] * inside
     index = (base + at)[inside]
     device = batch.ids.device
-    flat = torch.from_numpy(index).to(device)
-    weights = torch.from_numpy(weight[inside].astype(np.float32)).to(device)
+    flat = to_device(index, device)
+    weights = to_device(weight[inside].astype(np.float32), device)
     tokens = batch.ids.flatten().index_select(0, flat)
     return Targets(flat - 1, tokens, weights), float(weight.sum())
 
