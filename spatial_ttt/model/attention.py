@@ -7,11 +7,17 @@ that many independent continuations of the same past, each L / branches long.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from spatial_ttt.errors import ConfigError
+
+IMPLEMENTATIONS = ("sdpa", "eager", "flash_attention_2")
+"""Values of `attn_implementation`: torch's fused attention, plain matrix products, the flash-attn package."""
 
 
 class KVCache(NamedTuple):
@@ -44,7 +50,7 @@ def append(cache: KVCache | None, keys: Tensor, values: Tensor) -> KVCache:
     if cache is None:
         return KVCache(keys, values, length, [length])
     total = cache.length + length
-    if torch.is_grad_enabled() and (keys.requires_grad or cache.keys.requires_grad):
+    if torch.is_grad_enabled():  # a backward pass may still read the buffers
         past_keys, past_values = cache.past
         joined = torch.cat((past_keys, keys), dim=2), torch.cat((past_values, values), dim=2)
         return KVCache(*joined, total, [total])
@@ -91,16 +97,28 @@ def causal_mask(
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, branches: int = 1
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int | None = None,
+    branches: int = 1,
+    implementation: str = "sdpa",
 ) -> Tensor:
-    """Attention of the last L of N tokens, [B, H, L, Dh]; `window` limits it to the last W keys."""
+    """Attention of the last L of N tokens, [B, H, L, Dh]; `window` limits it to the last W keys.
+
+    Flash attention has no mask for branches; those run through SDPA.
+    """
     length, total = q.shape[2], k.shape[2]
     if not length:
         return q
+    if implementation == "flash_attention_2" and branches == 1:
+        return _flash(q, k, v, window)
+    attention = _plain if implementation == "eager" else _sdpa
     if branches > 1 or window is None or total <= window:
-        return _attend_all(q, k, v, branches, window)
+        return _attend_all(q, k, v, branches, window, attention)
     if length == 1:
-        return _sdpa(q, k[:, :, -window:], v[:, :, -window:], None)
+        return attention(q, k[:, :, -window:], v[:, :, -window:], None)
     # Blocks of queries keep the mask at [W, 2 W] however long the sequence is.
     pieces = []
     past = total - length
@@ -109,32 +127,83 @@ def attend(
         low = max(0, past + start - window + 1)
         high = past + stop
         mask = causal_mask(stop - start, high - low, window, 1, q.device)
-        pieces.append(_sdpa(q[:, :, start:stop], k[:, :, low:high], v[:, :, low:high], mask))
+        pieces.append(attention(q[:, :, start:stop], k[:, :, low:high], v[:, :, low:high], mask))
     return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
+
+
+def _attend_branches(q: Tensor, k: Tensor, v: Tensor, branches: int, window: int | None) -> Tensor:
+    """Every continuation as a batch row of its own: its keys are the past it may see and its own tokens.
+
+    A mask over all continuations at once would spend most of its products on pairs that never meet.
+    """
+    length, total = q.shape[2], k.shape[2]
+    size, past = length // branches, total - length
+    first = 0 if window is None else max(0, past - window + 1)
+
+    def rows(x: Tensor) -> Tensor:  # [B, Hkv, N, Dh] -> [B * branches, Hkv, past - first + size, Dh]
+        own = x[:, :, past:].unflatten(2, (branches, size)).transpose(1, 2)
+        seen = x[:, None, :, first:past].expand(-1, branches, -1, -1, -1)
+        return torch.cat((seen, own), dim=3).flatten(0, 1)
+
+    queries = q.unflatten(2, (branches, size)).transpose(1, 2).flatten(0, 1)
+    mask = causal_mask(size, past - first + size, window, 1, q.device)
+    out = _sdpa(queries, rows(k), rows(v), mask)
+    return out.unflatten(0, (-1, branches)).transpose(1, 2).flatten(2, 3)
 
 
 _QUERY_BLOCK = 1024
 
 
-def _attend_all(q: Tensor, k: Tensor, v: Tensor, branches: int, window: int | None) -> Tensor:
+def _attend_all(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    branches: int,
+    window: int | None,
+    attention: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
+) -> Tensor:
     length, total = q.shape[2], k.shape[2]
     if branches > 1:
-        return _sdpa(q, k, v, causal_mask(length, total, window, branches, q.device))
+        return attention(q, k, v, causal_mask(length, total, window, branches, q.device))
     if length == 1:
-        return _sdpa(q, k, v, None)
-    if length == total:
+        return attention(q, k, v, None)
+    if length == total and attention is _sdpa:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     pieces = []
     for start in range(0, length, _QUERY_BLOCK):
         stop = min(length, start + _QUERY_BLOCK)
         high = total - length + stop
         mask = causal_mask(stop - start, high, None, 1, q.device)
-        pieces.append(_sdpa(q[:, :, start:stop], k[:, :, :high], v[:, :, :high], mask))
+        pieces.append(attention(q[:, :, start:stop], k[:, :, :high], v[:, :, :high], mask))
     return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    groups = q.shape[1] // k.shape[1]
+    k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
+    scores = (q @ k.mT) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    exact = torch.promote_types(q.dtype, torch.float32)
+    return scores.softmax(-1, dtype=exact).to(q.dtype) @ v
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    """The flash-attn package: causal from the bottom right, a window of W keys is (W - 1, 0)."""
+    from flash_attn import flash_attn_func
+
+    if q.dtype not in (torch.float16, torch.bfloat16):
+        raise ConfigError(
+            f"flash_attention_2 computes in bfloat16 or float16, the model is in "
+            f"{str(q.dtype).removeprefix('torch.')}; load it in bfloat16 or use attn_implementation='sdpa'"
+        )
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    reach = (-1, -1) if window is None else (window - 1, 0)
+    return flash_attn_func(q, k, v, causal=True, window_size=reach).transpose(1, 2)
 
 
 def keep_window(
