@@ -115,8 +115,10 @@ def attend(
     if implementation == "flash_attention_2" and branches == 1:
         return _flash(q, k, v, window)
     attention = _plain if implementation == "eager" else _sdpa
-    if branches > 1 or window is None or total <= window:
-        return _attend_all(q, k, v, branches, window, attention)
+    if branches > 1:
+        return _attend_branches(q, k, v, branches, window, attention)
+    if window is None or total <= window:
+        return _attend_all(q, k, v, attention)
     if length == 1:
         return attention(q, k[:, :, -window:], v[:, :, -window:], None)
     # Blocks of queries keep the mask at [W, 2 W] however long the sequence is.
@@ -131,7 +133,14 @@ def attend(
     return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
 
 
-def _attend_branches(q: Tensor, k: Tensor, v: Tensor, branches: int, window: int | None) -> Tensor:
+def _attend_branches(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    branches: int,
+    window: int | None,
+    attention: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
+) -> Tensor:
     """Every continuation as a batch row of its own: its keys are the past it may see and its own tokens.
 
     A mask over all continuations at once would spend most of its products on pairs that never meet.
@@ -140,14 +149,16 @@ def _attend_branches(q: Tensor, k: Tensor, v: Tensor, branches: int, window: int
     size, past = length // branches, total - length
     first = 0 if window is None else max(0, past - window + 1)
 
-    def rows(x: Tensor) -> Tensor:  # [B, Hkv, N, Dh] -> [B * branches, Hkv, past - first + size, Dh]
+    def rows(
+        x: Tensor,
+    ) -> Tensor:  # [B, Hkv, N, Dh] -> [B * branches, Hkv, past - first + size, Dh]
         own = x[:, :, past:].unflatten(2, (branches, size)).transpose(1, 2)
         seen = x[:, None, :, first:past].expand(-1, branches, -1, -1, -1)
         return torch.cat((seen, own), dim=3).flatten(0, 1)
 
     queries = q.unflatten(2, (branches, size)).transpose(1, 2).flatten(0, 1)
     mask = causal_mask(size, past - first + size, window, 1, q.device)
-    out = _sdpa(queries, rows(k), rows(v), mask)
+    out = attention(queries, rows(k), rows(v), mask)
     return out.unflatten(0, (-1, branches)).transpose(1, 2).flatten(2, 3)
 
 
@@ -158,13 +169,9 @@ def _attend_all(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    branches: int,
-    window: int | None,
     attention: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
 ) -> Tensor:
     length, total = q.shape[2], k.shape[2]
-    if branches > 1:
-        return attention(q, k, v, causal_mask(length, total, window, branches, q.device))
     if length == 1:
         return attention(q, k, v, None)
     if length == total and attention is _sdpa:
