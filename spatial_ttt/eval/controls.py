@@ -121,3 +121,9 @@ def find_control(name: str) -> Control:
     if name not in CONTROLS:
         raise ConfigError(f"no control {name!r}; known: {', '.join(CONTROLS)}")
     return CONTROLS[name]
+
+
+def chosen_controls(names: str) -> list[str]:
+    """Control names from "all" or "blind,offline"; the plain run "none" always comes first."""
+    wanted = list(CONTROLS) if names == "all" else [name for name in names.split(",") if name]
+    return ["none", *(find_control(name).name for name in wanted if name != "none")]

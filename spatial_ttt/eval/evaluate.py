@@ -18,7 +18,13 @@ from spatial_ttt.errors import ConfigError, DataError
 from spatial_ttt.eval import frames as clip_frames
 from spatial_ttt.eval.benchmarks.item import Benchmark, BenchmarkItem, Clip, FrameSampling
 from spatial_ttt.eval.controls import Control, ControlSettings, find_control
-from spatial_ttt.eval.interface import EvalSession, MemoryAdopter, SessionOptions, SpatialModel
+from spatial_ttt.eval.interface import (
+    EvalSession,
+    MemoryAdopter,
+    NotOffered,
+    SessionOptions,
+    SpatialModel,
+)
 from spatial_ttt.eval.parsing import official_number
 from spatial_ttt.eval.predictions import (
     Prediction,
@@ -211,8 +217,7 @@ class Asker:
     def _watch_donor(self, job: _Job) -> EvalSession:
         _need_donor(job)
         donor = self._model.open_session(self._options)
-        for slot in clip_frames.in_slots(self._open(job.donor)):
-            donor.observe(slot)
+        donor.observe(self._open(job.donor))
         return donor
 
     def _ask(self, viewer: _Viewer, item: BenchmarkItem, donor: EvalSession | None) -> Prediction:
@@ -242,7 +247,7 @@ class Asker:
             last: Prediction | None = None
             seen = (f for f in self._open(job.clip) if f.time <= _ask_time(item))
             size = self._settings.control_settings.segment_frames
-            for segment in clip_frames.in_slots(seen, size):
+            for segment in clip_frames.in_groups(seen, size):
                 start = segment[0].time
                 viewer = _Viewer(
                     self._model.open_session(self._options),
@@ -263,7 +268,7 @@ class Asker:
 
 
 class _Viewer:
-    """A session and the frames still to come; watches slot by slot up to a time."""
+    """A session and the frames still to come; watches up to a time."""
 
     def __init__(self, session: EvalSession, frames: Iterator[Frame]) -> None:
         self.session = session
@@ -274,10 +279,7 @@ class _Viewer:
 
     def watch_until(self, until_s: float) -> None:
         """Observe every frame stamped at most `until_s`; a later one waits for the next call."""
-        for slot in clip_frames.in_slots(self._up_to(until_s)):
-            self.session.observe(slot)
-            self.seen_s = slot[-1].time
-            self.num_frames += len(slot)
+        self.session.observe(self._up_to(until_s))
 
     def _up_to(self, until_s: float) -> Iterator[Frame]:
         while True:
@@ -288,6 +290,8 @@ class _Viewer:
             if frame.time > until_s:
                 self._waiting = frame
                 return
+            self.seen_s = frame.time
+            self.num_frames += 1
             yield frame
 
 
@@ -321,7 +325,7 @@ def _need_donor(job: _Job) -> None:
 
 def _adopt(fork: EvalSession, donor: EvalSession) -> None:
     if not isinstance(fork, MemoryAdopter):
-        raise ConfigError(
+        raise NotOffered(
             f"{type(fork).__name__} cannot take another session's fast weights (adopt_memory); "
             "the control other_memory needs a model that can"
         )

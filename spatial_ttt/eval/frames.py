@@ -18,7 +18,7 @@ FAKE_FPS = 24.0
 
 def open_clip(clip: Clip, sampling: FrameSampling, frame_times: FrameTimes) -> Iterator[Frame]:
     """The clip's frames in order, decoded as they are asked for."""
-    size = (sampling.height, sampling.width)
+    size = sampling.size
     if clip.is_images:
         paths = [path for path in clip.paths for _ in range(2)]  # one slot holds two frames
         times = tuple(float(index) for index in range(len(paths)))
@@ -35,10 +35,10 @@ def open_clip(clip: Clip, sampling: FrameSampling, frame_times: FrameTimes) -> I
                 yield Frame(frame.pixels, index / FAKE_FPS)
 
 
-def in_slots(frames: Iterable[Frame], slot_frames: int = 2) -> Iterator[list[Frame]]:
-    """Group frames as the model takes them: two to a slot, the last group possibly smaller."""
+def in_groups(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+    """Runs of `size` frames, the last one possibly shorter."""
     iterator = iter(frames)
-    while group := list(islice(iterator, slot_frames)):
+    while group := list(islice(iterator, size)):
         yield group
 
 

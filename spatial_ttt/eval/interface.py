@@ -1,7 +1,7 @@
 """What the evaluator needs of a model: sessions that observe, fork and answer, and a card.
 
 `SessionOptions` are the switches a model offers to the controls. A model that lacks one raises
-`ConfigError` in `open_session`; it never falls back in silence.
+`NotOffered` in `open_session`; it never falls back in silence.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from typing import Literal, Protocol, Self, runtime_checkable
 
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.video.frame import Frame
+
+
+class NotOffered(ConfigError):
+    """The model lacks a switch that a control needs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,5 +100,5 @@ class SpatialModel(Protocol):
         ...
 
     def open_session(self, options: SessionOptions) -> EvalSession:
-        """A fresh stream; `ConfigError` when an option is not offered."""
+        """A fresh stream; `NotOffered` when the model lacks an option."""
         ...

@@ -5,6 +5,7 @@ Scores of single replies lie in [0, 1]; tables print them times 100. Everything 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +58,8 @@ def score_reply(
     if kind == "number":
         return _score_number(reply, answer)
     if kind == "choice":
-        official: str | None = parsing.official_text(reply) or None
+        text = parsing.official_text(reply)
+        official: str | None = text if re.fullmatch("[A-Za-z]", text) else None
     else:
         official = parsing.mindcube_letter(reply)
     loose = parsing.lenient_letter(reply, options)

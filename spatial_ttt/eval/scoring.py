@@ -32,6 +32,9 @@ from spatial_ttt.eval.question_types import (
 
 NUM_RESAMPLES = 2000
 
+Layout = dict[str, list[str]]
+"""Reported type -> the question types it is the unweighted mean of."""
+
 
 @dataclass(frozen=True, slots=True)
 class TypeScore:
@@ -67,34 +70,107 @@ class Summary:
     """Replies that the official reading finds no number or letter in."""
 
 
+class ResampledMeans:
+    """Means of values per question type, and the same means over shared resamples of clips."""
+
+    def __init__(
+        self, types: Sequence[str], clusters: Sequence[str], *, num_resamples: int, seed: int
+    ) -> None:
+        self._types = np.array(types)
+        _, self._clusters = np.unique(np.array(clusters), return_inverse=True)
+        self._weights = cluster_weights(
+            int(self._clusters.max()) + 1, num_resamples=num_resamples, seed=seed
+        )
+
+    def mean(self, values: FloatArray, layout: Layout) -> float:
+        """Mean over reported types of the mean over sub-types of the mean over questions."""
+        return float(
+            np.mean(
+                [
+                    np.mean([values[self._types == part].mean() for part in parts])
+                    for parts in layout.values()
+                ]
+            )
+        )
+
+    def samples(self, values: FloatArray, layout: Layout) -> FloatArray:
+        """The same mean in every resample, [num_resamples]."""
+        means: FloatArray = np.mean(
+            [
+                np.mean([self._of_type(values, part) for part in parts], axis=0)
+                for parts in layout.values()
+            ],
+            axis=0,
+        )
+        return means
+
+    def micro_samples(self, values: FloatArray) -> FloatArray:
+        """The mean over questions in every resample."""
+        return resampled_means(values, self._clusters, self._weights)
+
+    def count(self, layout: Layout) -> int:
+        """How many questions the types of `layout` have."""
+        return int(
+            np.isin(self._types, [part for parts in layout.values() for part in parts]).sum()
+        )
+
+    def _of_type(self, values: FloatArray, name: str) -> FloatArray:
+        mask = self._types == name
+        return resampled_means(values[mask], self._clusters[mask], self._weights)
+
+
+def report_layout(types: Iterable[str]) -> Layout:
+    """How question types are reported: direction's sub-types merged, in table order."""
+    names = sorted(set(types), key=table_order)
+    layout: Layout = {}
+    for name in names:
+        layout.setdefault(DIRECTION if name in DIRECTION_SUBTYPES else name, []).append(name)
+    return dict(sorted(layout.items(), key=lambda pair: table_order(pair[0])))
+
+
 def summarise(
     predictions: Sequence[Prediction], *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> Summary:
     """Score every reply and resample clips for the intervals."""
     if not predictions:
         raise DataError("there are no replies to score")
-    table = _Table(predictions, num_resamples, seed)
-    names = {prediction.question_type for prediction in predictions}
-    plain = {name: table.of_types([name]) for name in sorted(names, key=_table_order)}
-    merged = {name: line for name, line in plain.items() if name not in DIRECTION_SUBTYPES}
-    parts = [name for name in DIRECTION_SUBTYPES if name in names]
-    if parts:
-        absent = tuple(name for name in DIRECTION_SUBTYPES if name not in names)
-        merged[DIRECTION] = table.mean_of([[part] for part in parts], missing=absent)
-    merged = dict(sorted(merged.items(), key=lambda pair: _table_order(pair[0])))
-    groups = {
-        name: [[part] for part in parts] if name == DIRECTION else [[name]] for name in merged
-    }
-    has_vsi = bool(names & {*NUMBER_TYPES, *CHOICE_TYPES})
-    missing = _missing(names) if has_vsi else ()
-    eight = [groups[name] for name in VSI_BENCH_TYPES if name in groups]
+    check_unique_replies(predictions)
     scores = [prediction.score() for prediction in predictions]
+    official: FloatArray = np.array([score.official for score in scores])
+    lenient: FloatArray = np.array([score.lenient for score in scores])
+    layout = report_layout(prediction.question_type for prediction in predictions)
+    means = ResampledMeans(
+        [prediction.question_type for prediction in predictions],
+        [prediction.cluster for prediction in predictions],
+        num_resamples=num_resamples,
+        seed=seed,
+    )
+
+    def line(chosen: Layout) -> TypeScore:
+        parts = chosen.get(DIRECTION, []) if list(chosen) == [DIRECTION] else []
+        absent = tuple(name for name in DIRECTION_SUBTYPES if parts and name not in parts)
+        return TypeScore(
+            100 * means.mean(official, chosen),
+            interval95(100 * means.samples(official, chosen)),
+            100 * means.mean(lenient, chosen),
+            means.count(chosen),
+            absent,
+        )
+
+    missing = _missing(layout)
     return Summary(
-        types=merged,
-        subtypes={name: plain[name] for name in parts},
-        micro=table.of_types(sorted(names)),
-        macro=table.mean_of_means(list(groups.values())),
-        overall=table.mean_of_means(eight) if has_vsi and not missing else None,
+        types={name: line({name: parts}) for name, parts in layout.items()},
+        subtypes={part: line({part: [part]}) for part in layout.get(DIRECTION, [])},
+        micro=TypeScore(
+            100 * float(official.mean()),
+            interval95(100 * means.micro_samples(official)),
+            100 * float(lenient.mean()),
+            len(predictions),
+        ),
+        macro=line(layout),
+        overall=line({name: layout[name] for name in VSI_BENCH_TYPES})
+        if missing == () and DIRECTION in layout
+        else None,
         missing=missing,
         num_empty=sum(not prediction.reply.strip() for prediction in predictions),
         num_unreadable=sum(score.parsed is None for score in scores),
@@ -109,66 +185,6 @@ def check_unique_replies(predictions: Iterable[Prediction]) -> None:
         raise DataError(f"the item {item_id!r} has {count} replies; keep one of them")
 
 
-class _Table:
-    """Scores of all replies, and one shared set of resampled clips for every line."""
-
-    def __init__(self, predictions: Sequence[Prediction], num_resamples: int, seed: int) -> None:
-        scores = [prediction.score() for prediction in predictions]
-        self._official: FloatArray = np.array([score.official for score in scores])
-        self._lenient: FloatArray = np.array([score.lenient for score in scores])
-        self._types = np.array([prediction.question_type for prediction in predictions])
-        _, self._clusters = np.unique(
-            [prediction.cluster for prediction in predictions], return_inverse=True
-        )
-        self._weights = cluster_weights(
-            int(self._clusters.max()) + 1, num_resamples=num_resamples, seed=seed
-        )
-
-    def of_types(self, names: Sequence[str]) -> TypeScore:
-        """The mean over all questions of these types."""
-        return self.mean_of([names])
-
-    def mean_of(self, groups: Sequence[Sequence[str]], missing: tuple[str, ...] = ()) -> TypeScore:
-        """The unweighted mean of the groups' means."""
-        return self.mean_of_means([groups], missing)
-
-    def mean_of_means(
-        self, nested: Sequence[Sequence[Sequence[str]]], missing: tuple[str, ...] = ()
-    ) -> TypeScore:
-        """Mean over types of the mean over sub-types of the mean over questions."""
-
-        def fold(values: FloatArray) -> float:
-            return float(
-                np.mean(
-                    [np.mean([values[self._mask(g)].mean() for g in inner]) for inner in nested]
-                )
-            )
-
-        samples = np.mean(
-            [np.mean([self._samples(g) for g in inner], axis=0) for inner in nested], axis=0
-        )
-        interval = interval95(100 * samples)
-        names = [name for inner in nested for group in inner for name in group]
-        return TypeScore(
-            100 * fold(self._official),
-            interval,
-            100 * fold(self._lenient),
-            int(self._mask(names).sum()),
-            missing,
-        )
-
-    def _mask(self, names: Sequence[str]) -> np.typing.NDArray[np.bool_]:
-        return np.isin(self._types, list(names))
-
-    def _samples(self, names: Sequence[str]) -> FloatArray:
-        mask = self._mask(names)
-        return resampled_means(self._official[mask], self._clusters[mask], self._weights)
-
-
-def _missing(names: set[str]) -> tuple[str, ...]:
-    return tuple(name for name in (*NUMBER_TYPES, *CHOICE_TYPES) if name not in names)
-
-
 _TABLE_ORDER = (
     *NUMBER_TYPES,
     "object_rel_distance",
@@ -179,8 +195,16 @@ _TABLE_ORDER = (
 )
 
 
-def _table_order(name: str) -> tuple[int, str]:
+def table_order(name: str) -> tuple[int, str]:
+    """Sort key: VSI-Bench's types in their usual order, then the others by name."""
     return (_TABLE_ORDER.index(name) if name in _TABLE_ORDER else len(_TABLE_ORDER), name)
+
+
+def _missing(layout: Layout) -> tuple[str, ...]:
+    """The VSI-Bench types that are not there; nothing when none is, for then it is no VSI-Bench."""
+    there = {part for parts in layout.values() for part in parts}
+    wanted = (*NUMBER_TYPES, *CHOICE_TYPES)
+    return tuple(name for name in wanted if name not in there) if there & {*wanted} else ()
 
 
 def type_json(line: TypeScore | None) -> dict[str, object] | None:

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spatial_ttt.errors import ConfigError
-from spatial_ttt.eval.interface import ModelCard, SessionOptions
+from spatial_ttt.eval.interface import ModelCard, NotOffered, SessionOptions
 from spatial_ttt.video.frame import Frame
 
 WINDOW = 4
@@ -83,7 +82,7 @@ class ToyModel:
 
     def open_session(self, options: SessionOptions) -> ToySession:
         if options.memory == "reset":
-            raise ConfigError("the toy has no chunks to reset at")
+            raise NotOffered("the toy has no chunks to reset at")
         self.opened.append(options)
         return ToySession(options, self.log, self.delay_s)
 

@@ -63,8 +63,9 @@ class FrameSampling:
     """Evenly spread over the clip, first and last included."""
     fps: float | None = None
     """Frames per second of the clip's own time."""
-    height: int = 352
-    width: int = 480
+    height: int | None = None
+    width: int | None = None
+    """Pixels, both or neither; None: as they are, the model resizes them its own way."""
     doubled: bool = False
     """Images: each fills one slot of two equal frames, one second per frame."""
 
@@ -74,10 +75,17 @@ class FrameSampling:
                 f"frame sampling needs num_frames or fps and not both, "
                 f"got num_frames={self.num_frames}, fps={self.fps}"
             )
+        if (self.height is None) != (self.width is None):
+            raise ConfigError(f"frame size needs height and width, got {self.height}x{self.width}")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) in pixels, or None."""
+        return None if self.height is None or self.width is None else (self.height, self.width)
 
     def describe(self) -> str:
         """One phrase for the report."""
-        size = f"{self.height}x{self.width}"
+        size = "as they are" if self.size is None else f"{self.height}x{self.width}"
         if self.doubled:
             return f"every image twice, {size}"
         if self.num_frames is not None:

@@ -21,7 +21,7 @@ WHAT = "MLL-Lab/MindCube (data.zip, unpacked: the question files and other_all_i
 SETTINGS = ("around", "rotation", "translation", "among")
 NUM_TINY = 1050
 MAX_NEW_TOKENS = 4096
-SAMPLING = FrameSampling(doubled=True)
+SAMPLING = FrameSampling(doubled=True, height=352, width=480)  # the views differ in size
 
 _STEMS = {"mindcube-tiny": "MindCube_tinybench", "mindcube": "MindCube"}
 _FOLDERS = ("prompts/general/", "data/prompts/general/", "", "raw/", "data/raw/", "data/")
