@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from spatial_ttt.model.configuration import (
     TTTConfig,
     paper_ttt_config,
 )
-from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration, refuse_differences
 from spatial_ttt.model.naming import from_official
 
 _LAYER = re.compile(r"model\.language_model\.layers\.(\d+)\.self_attn\.(.+)")
@@ -47,39 +47,12 @@ def load_model(
             f"run `spatial-ttt import-checkpoint` on it first"
         )
     try:
-        model, info = SpatialTTTForConditionalGeneration.from_pretrained(
-            str(folder),
-            dtype=dtype or "auto",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
+        model = SpatialTTTForConditionalGeneration.from_pretrained(
+            str(folder), dtype=dtype or "auto"
         )
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read the weights in {folder}: {error}") from error
-    # lm_head is tied where the configuration says so, and then not in the file.
-    missing = [
-        k
-        for k in info["missing_keys"]
-        if not (k == "lm_head.weight" and model.config.tie_word_embeddings)
-    ]
-    refuse_differences(folder, missing, info["unexpected_keys"])
-    if info["mismatched_keys"]:
-        raise CheckpointError(
-            f"{folder}: tensors of another shape than config.json says: {info['mismatched_keys']}"
-        )
     return cast(SpatialTTTForConditionalGeneration, model.to(device).eval())
-
-
-def refuse_differences(folder: Path, missing: Iterable[str], extra: Iterable[str]) -> None:
-    """Raise CheckpointError that lists missing and extra tensor names, if there are any."""
-    problems = []
-    for what, names in (("lacks", sorted(missing)), ("has unknown", sorted(extra))):
-        if names:
-            shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-            problems.append(f"{what} {len(names)} tensors ({shown})")
-    if problems:
-        raise CheckpointError(
-            f"{folder} {' and '.join(problems)}; it does not fit the model its config describes"
-        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

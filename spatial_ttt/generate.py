@@ -30,7 +30,7 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+        if not self.temperature >= 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise ConfigError(
                 f"want temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got temperature {self.temperature}, "
                 f"top_p {self.top_p}, top_k {self.top_k}"
@@ -47,7 +47,7 @@ def choose(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> in
     chances = scores.softmax(-1)
     if decoding.top_p < 1:
         ordered, index = chances.sort(descending=True)
-        beyond = ordered.cumsum(-1) - ordered > decoding.top_p
+        beyond = ordered.cumsum(-1) - ordered >= decoding.top_p
         chances = chances.index_fill(0, index[beyond], 0.0)
     return int(torch.multinomial(chances.cpu(), 1, generator=generator))
 

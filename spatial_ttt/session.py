@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spatial_ttt.errors import BudgetError, SessionClosed, VideoError
+from spatial_ttt.errors import BudgetError, SessionClosed, SessionError, VideoError
 from spatial_ttt.generate import Decoding, generate
 from spatial_ttt.model.attention import KVCache, release
 from spatial_ttt.model.layout import END, Layout, join_all, text
@@ -84,6 +84,7 @@ class StreamingSession:
         self.timings = Timings()
         self._state = StreamState(model.decoder.start(), None, None, None, 0, 0)
         self._lock = threading.Lock()
+        self._watching = threading.Lock()
         self._is_closed = False
 
     @property
@@ -96,26 +97,41 @@ class StreamingSession:
         """Watch more frames; returns how many slots were completed.
 
         Raises VideoError for a frame that is no picture, of another size, or earlier than the last;
-        frames before it have been watched.
+        frames before it have been watched. Raises BudgetError where the state would outgrow `max_bytes`;
+        then the frames of the last piece (`slots_per_piece`) have not been watched. What is asked,
+        forked or saved in the meantime sees whole pieces: never a later frame without an earlier one.
         """
+        if not self._watching.acquire(blocking=False):
+            raise SessionError(
+                "frames are being watched already; give one session its frames from one place at a time"
+            )
         before = self.state.num_slots
+        try:
+            self._watch_all(frames)
+        finally:
+            self._watching.release()
+        return self._state.num_slots - before
+
+    def _watch_all(self, frames: Iterable[Frame]) -> None:
+        ahead = self.state  # with the frames that were accepted but not pushed yet
         slots: list[tuple[Frame, Frame]] = []
         try:
             for frame in frames:
-                pair = self._accept(frame)
+                ahead, pair = self._accept(ahead, frame)
                 slots.extend([pair] if pair else [])
                 if len(slots) == self.slots_per_piece:
                     ready, slots = slots, []
-                    self._watch(ready)
+                    # Should the push fail, none of the piece's frames count as watched.
+                    whole, ahead = ahead, self._state
+                    ahead = self._watch(whole, ready)
         finally:
-            if slots:
-                self._watch(slots)
-        return self._state.num_slots - before
+            self._watch(ahead, slots)
 
-    def _accept(self, frame: Frame) -> tuple[Frame, Frame] | None:
-        """Check a frame against the stream; the slot it completes, if any."""
+    def _accept(
+        self, state: StreamState, frame: Frame
+    ) -> tuple[StreamState, tuple[Frame, Frame] | None]:
+        """Check a frame against the stream; the state after it, and the slot it completes, if any."""
         check_frame(frame)
-        state = self.state
         size = (frame.pixels.shape[0], frame.pixels.shape[1])
         if state.frame_size not in (None, size):
             raise VideoError(
@@ -127,36 +143,37 @@ class StreamingSession:
                 f"frame at {frame.time:.3f} s follows one at {state.last_time:.3f} s; times must not go backwards"
             )
         lone = state.lone
-        self._state = state._replace(
+        state = state._replace(
             lone=frame if lone is None else None,
             last_time=frame.time,
             frame_size=size,
             num_frames=state.num_frames + 1,
         )
-        return None if lone is None else (lone, frame)
+        return state, None if lone is None else (lone, frame)
 
-    def _watch(self, slots: list[tuple[Frame, Frame]]) -> None:
+    def _watch(self, ahead: StreamState, slots: list[tuple[Frame, Frame]]) -> StreamState:
+        """Push slots and make `ahead`, the state that counts their frames, the session's own."""
         with self._lock, torch.no_grad():
-            decoder = self._push(self._state.decoder, slots, ())
+            self._check_open()
+            decoder = ahead.decoder
+            if slots:
+                decoder, _ = self._push(decoder, slots, ())
             if self.max_bytes is not None and decoder.num_bytes > self.max_bytes:
+                self._give_back(decoder, ahead.decoder)
                 raise BudgetError(
                     f"the state would grow to {decoder.num_bytes} bytes, the budget is {self.max_bytes}; "
                     f"snapshot and close the session, or raise the budget"
                 )
-            self._state = self._state._replace(
-                decoder=decoder, num_slots=self._state.num_slots + len(slots)
-            )
+            self._state = ahead._replace(decoder=decoder, num_slots=ahead.num_slots + len(slots))
+            return self._state
 
     def _push(
         self, state: DecoderState, slots: list[tuple[Frame, Frame]], tail: tuple[int, ...]
-    ) -> DecoderState:
-        """Feed slots; with `tail` ids the video ends and the question follows. Returns the new state."""
-        state, _ = self._push_hidden(state, slots, tail)
-        return state
-
-    def _push_hidden(
-        self, state: DecoderState, slots: list[tuple[Frame, Frame]], tail: tuple[int, ...]
     ) -> tuple[DecoderState, torch.Tensor]:
+        """Feed slots; with `tail` ids the video ends and the question follows.
+
+        Returns the new state and the hidden states [1, L, D] that are determined now.
+        """
         device = self.model.device
         ids: list[int] = list(self.processor.prefix_ids) if state.num_tokens == 0 else []
         layouts: list[Layout] = [(text(len(ids)),)] if ids else []
@@ -189,7 +206,7 @@ class StreamingSession:
         """
         state = self.state
         if not question.strip():
-            raise VideoError("the question is empty; ask something")
+            raise SessionError("the question is empty; ask something")
         return self._answer(state, question, decoding or Decoding())
 
     def _answer(self, state: StreamState, question: str, decoding: Decoding) -> Iterator[str]:
@@ -201,7 +218,7 @@ class StreamingSession:
         fork = state.decoder
         try:
             with self._lock, torch.no_grad():
-                fork, hidden = self._push_hidden(state.decoder, slots, tail)
+                fork, hidden = self._push(state.decoder, slots, tail)
             tokens = generate(self.model, fork, hidden[0, -1], decoding)
             ids: list[int] = []
             shown = ""
@@ -221,14 +238,16 @@ class StreamingSession:
             if rest:
                 yield rest
         finally:
-            self._drop(fork, state.decoder)
+            with self._lock:
+                self._give_back(fork, state.decoder)
             self.timings.answer += time.perf_counter() - started
 
-    def _drop(self, fork: DecoderState, parent: DecoderState) -> None:
-        with self._lock:
-            for ours, theirs in zip(fork.layers, parent.layers, strict=True):
-                if isinstance(ours, KVCache):
-                    release(ours, theirs.length if isinstance(theirs, KVCache) else 0)
+    @staticmethod
+    def _give_back(fork: DecoderState, parent: DecoderState) -> None:
+        """Let the parent append in place again where a dropped fork did; the caller holds the lock."""
+        for ours, theirs in zip(fork.layers, parent.layers, strict=True):
+            if isinstance(ours, KVCache):
+                release(ours, theirs.length if isinstance(theirs, KVCache) else 0)
 
     def fork(self) -> StreamingSession:
         """A second session that has seen the same and goes its own way; copies nothing until it must."""
@@ -244,9 +263,8 @@ class StreamingSession:
         return twin
 
     def snapshot(self, path: str | Path) -> None:
-        """Save the session to one file, atomically; raises SessionClosed."""
-        with self._lock:
-            save_snapshot(Path(path), self.state, self.model)
+        """Save the session to one file, atomically; raises SessionClosed. Frames may come meanwhile."""
+        save_snapshot(Path(path), self.state, self.model)
 
     @classmethod
     def restore(
@@ -283,8 +301,9 @@ class StreamingSession:
 
     def close(self) -> None:
         """Forget the stream; every later call raises SessionClosed. Closing twice is fine."""
-        self._is_closed = True
-        self._state = StreamState(self.model.decoder.start(), None, None, None, 0, 0)
+        with self._lock:
+            self._is_closed = True
+            self._state = StreamState(self.model.decoder.start(), None, None, None, 0, 0)
 
     def __enter__(self) -> StreamingSession:
         return self

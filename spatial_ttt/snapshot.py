@@ -1,8 +1,8 @@
 """A session in one file: safetensors with a JSON header, no pickle.
 
 The header names the format, the model (a digest of its weights and configuration) and the shape of the
-nest of tuples that the state is; the tensors are its leaves, in order. A checksum over all leaves
-finds damage that the container's own checks let pass.
+nest of tuples that the state is; the tensors are its leaves, in order. A checksum over the header and
+all leaves finds damage that the container's own checks let pass.
 """
 
 from __future__ import annotations
@@ -38,16 +38,17 @@ _TYPES: dict[str, Any] = {
 
 
 def model_digest(model: SpatialTTTForConditionalGeneration) -> str:
-    """SHA-256 of the configuration and every weight; kept on the model once made."""
+    """SHA-256 of the configuration and every weight; kept on the model until a weight changes."""
+    stamp = [(v.data_ptr(), 0 if v.is_inference() else v._version) for v in model.parameters()]
     known = model.__dict__.get("_digest")
-    if known is not None:
-        return str(known)
+    if known is not None and known[0] == stamp:
+        return str(known[1])
     config = _related(model.config.to_dict())
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(_bytes(value))
-    model.__dict__["_digest"] = digest.hexdigest()
+    model.__dict__["_digest"] = (stamp, digest.hexdigest())
     return digest.hexdigest()
 
 
@@ -85,9 +86,9 @@ def save_snapshot(
         "seconds_seen": state.last_time or 0.0,
         "num_frames": state.num_frames,
         "position": state.decoder.position,
-        "checksum": _checksum(tensors),
         "tree": tree,
     }
+    header["checksum"] = _checksum(header, tensors)
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={"spatial_ttt_snapshot": json.dumps(header)})
@@ -107,28 +108,40 @@ def load_snapshot(path: Path, model: SpatialTTTForConditionalGeneration) -> Stre
         raise CheckpointError(f"{path} is no readable snapshot: {error}") from error
     if "spatial_ttt_snapshot" not in metadata:
         raise CheckpointError(f"{path} holds no snapshot header; is it a file of weights?")
-    header = json.loads(metadata["spatial_ttt_snapshot"])
-    if header["format"] != SNAPSHOT_FORMAT:
+    header = _read_header(path, metadata["spatial_ttt_snapshot"])
+    if header.get("format") != SNAPSHOT_FORMAT:
         raise CheckpointError(
-            f"{path} has snapshot format {header['format']}, this version reads {SNAPSHOT_FORMAT}; update spatial-ttt"
+            f"{path} has snapshot format {header.get('format')!r}, this version reads {SNAPSHOT_FORMAT}; "
+            f"use the version of spatial-ttt that wrote it"
+        )
+    if header.pop("checksum", None) != _checksum(header, tensors):
+        raise CheckpointError(
+            f"{path} is damaged: its checksum does not match; use an older snapshot"
         )
     if header["model"] != model_digest(model):
         raise CheckpointError(
             f"{path} was made by model {header['model'][:12]}, this one is {model_digest(model)[:12]}; "
             f"restore it with the model that made it"
         )
-    if header["checksum"] != _checksum(tensors):
-        raise CheckpointError(
-            f"{path} is damaged: its checksum does not match; use an older snapshot"
-        )
     device = model.device
-    state = _unflatten(header["tree"], {k: v.to(device) for k, v in tensors.items()})
-    assert isinstance(state, StreamState)
+    state = _unflatten(header["tree"], {k: v.to(device, copy=True) for k, v in tensors.items()})
+    assert isinstance(state, StreamState)  # the checksum says that we wrote it
     return state
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _read_header(path: Path, text: str) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is damaged: its header is no JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} is damaged: its header is a {type(header).__name__}")
+    return header
+
+
+def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of the header without its checksum, and of every tensor with its name and type."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         digest.update(_bytes(value))

@@ -6,7 +6,10 @@ Whole sequences go in through `forward`, in Hugging Face's terms; a stream goes 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +19,9 @@ from transformers import AutoModel, AutoModelForImageTextToText, PreTrainedModel
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 from transformers.utils import ModelOutput
 
-from spatial_ttt.errors import VideoError
+from spatial_ttt.errors import CheckpointError, ConfigError, VideoError
+from spatial_ttt.model.attention import IMPLEMENTATIONS
+from spatial_ttt.model.batching import run_whole
 from spatial_ttt.model.configuration import SpatialTTTConfig, check_window_covers_chunk
 from spatial_ttt.model.decoder import HybridDecoder
 from spatial_ttt.model.layout import (
@@ -49,6 +54,21 @@ class SpatialTTTPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
+
+    def _check_and_adjust_attn_implementation(
+        self, attn_implementation: str | None, *args: Any, **kwargs: Any
+    ) -> str:
+        """Refuse what would silently compute something else; transformers calls this on every change."""
+        if attn_implementation not in (None, *IMPLEMENTATIONS):
+            raise ConfigError(
+                f"attn_implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {attn_implementation!r}"
+            )
+        if attn_implementation == "flash_attention_2" and find_spec("flash_attn") is None:
+            raise ConfigError(
+                "attn_implementation='flash_attention_2' needs the package flash-attn, which is not installed; "
+                "install it or use 'sdpa'"
+            )
+        return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -90,6 +110,21 @@ class SpatialTTTForConditionalGeneration(SpatialTTTPreTrainedModel):
         text = config.text_config
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', but strict: missing, unknown and misshapen tensors raise CheckpointError."""
+        wants_info = kwargs.pop("output_loading_info", False)
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = super().from_pretrained(folder, *args, **kwargs)
+        tied = bool(model.config.tie_word_embeddings)
+        missing = {k for k in info["missing_keys"] if not (tied and k == "lm_head.weight")}
+        refuse_differences(folder, missing, info["unexpected_keys"])
+        if info["mismatched_keys"]:
+            raise CheckpointError(
+                f"{folder}: tensors of another shape than config.json says: {sorted(info['mismatched_keys'])[:8]}"
+            )
+        return (model, info) if wants_info else model
 
     @property
     def decoder(self) -> HybridDecoder:
@@ -143,6 +178,7 @@ class SpatialTTTForConditionalGeneration(SpatialTTTPreTrainedModel):
         video_grid_thw: Tensor | None = None,
         sample_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         **unused: Any,
     ) -> SpatialTTTOutput:
         """Logits of whole sequences.
@@ -150,14 +186,15 @@ class SpatialTTTForConditionalGeneration(SpatialTTTPreTrainedModel):
         input_ids [B, L] with placeholders; attention_mask [B, L] marks padding with 0; pixels are patches
         of all images / videos [patches, channels * 2 * patch * patch] with grids [n, 3] in patches, in order of
         appearance; sample_ids [B, L] keeps the samples packed in a row apart. `labels` are shifted
-        here: token i is predicted at i - 1.
+        here: token i is predicted at i - 1, within a sample. The loss is the mean over targets, or
+        their sum over `num_items_in_batch`. Positions follow from the ids and grids.
         """
-        from spatial_ttt.model.batching import run_whole
-
+        refuse_unused(unused)
+        mask = attention_mask if attention_mask is not None else torch.ones_like(input_ids)
         hidden = run_whole(
             self,
             input_ids,
-            attention_mask if attention_mask is not None else torch.ones_like(input_ids),
+            mask,
             sample_ids,
             {
                 "image": (pixel_values, image_grid_thw),
@@ -167,14 +204,51 @@ class SpatialTTTForConditionalGeneration(SpatialTTTPreTrainedModel):
         logits = self.lm_head(hidden)
         loss = None
         if labels is not None:
-            targets = labels[:, 1:]
+            is_pair = mask[:, 1:].bool() & mask[:, :-1].bool()
             if sample_ids is not None:
-                targets = targets.masked_fill(sample_ids[:, 1:] != sample_ids[:, :-1], IGNORE_INDEX)
-            exact = logits[:, :-1].flatten(0, 1)
-            loss = F.cross_entropy(
-                exact.to(torch.promote_types(exact.dtype, torch.float32)), targets.flatten()
+                is_pair &= sample_ids[:, 1:] == sample_ids[:, :-1]
+            loss = next_token_loss(
+                logits, labels[:, 1:].masked_fill(~is_pair, IGNORE_INDEX), num_items_in_batch
             )
         return SpatialTTTOutput(loss=loss, logits=logits)
+
+
+def next_token_loss(logits: Tensor, targets: Tensor, count: Tensor | int | None) -> Tensor:
+    """Cross-entropy of logits [B, L, V] at targets [B, L - 1]: the mean, or the sum over `count`."""
+    exact = logits[:, :-1].flatten(0, 1)
+    exact = exact.to(torch.promote_types(exact.dtype, torch.float32))
+    if count is None:
+        return F.cross_entropy(exact, targets.flatten(), ignore_index=IGNORE_INDEX)
+    total = F.cross_entropy(exact, targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / count
+
+
+_HARMLESS = ("mm_token_type_ids", "use_cache", "return_dict")
+
+
+def refuse_unused(arguments: dict[str, Any]) -> None:
+    """Raise ConfigError for arguments that this model cannot honour; a forward must not drop them in silence."""
+    dropped = [
+        k for k, v in arguments.items() if k not in _HARMLESS and v is not None and v is not False
+    ]
+    if dropped:
+        raise ConfigError(
+            f"forward has no use for {', '.join(dropped)}: give input_ids, attention_mask, pixels with grids, "
+            f"sample_ids and labels; for a cache open a StreamingSession"
+        )
+
+
+def refuse_differences(folder: str | Path, missing: Iterable[str], extra: Iterable[str]) -> None:
+    """Raise CheckpointError that lists missing and extra tensor names, if there are any."""
+    problems = []
+    for what, names in (("lacks", sorted(missing)), ("has unknown", sorted(extra))):
+        if names:
+            shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            problems.append(f"{what} {len(names)} tensors ({shown})")
+    if problems:
+        raise CheckpointError(
+            f"{folder} {' and '.join(problems)}; it does not fit the model its config describes"
+        )
 
 
 def vision_index(layout: Layout, device: torch.device) -> Tensor:

@@ -43,6 +43,7 @@ class Attention(nn.Module):
 
     def __init__(self, text: Any) -> None:
         super().__init__()
+        self._text = text
         self.num_heads = text.num_attention_heads
         self.num_kv_heads = text.num_key_value_heads
         self.head_dim = text.head_dim
@@ -58,6 +59,11 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(self.head_dim, text.rms_norm_eps)
         self.k_norm = RMSNorm(self.head_dim, text.rms_norm_eps)
 
+    @property
+    def implementation(self) -> str:
+        """The configured `attn_implementation`; read at every call, since transformers lets it be changed."""
+        return getattr(self._text, "_attn_implementation", None) or "sdpa"
+
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, L, D] -> q [B, L, H, Dh], k and v [B, L, Hkv, Dh], normed but not rotated."""
         q = self.q_norm(self.q_proj(x).unflatten(-1, (self.num_heads, self.head_dim)))
@@ -72,7 +78,8 @@ class Attention(nn.Module):
         q, k, v = (t.transpose(1, 2) for t in self.qkv(x))
         cache = append(cache, rotate(k, rope), v)
         keys, values = cache.past
-        out = attend(rotate(q, rope), keys, values, branches=branches)
+        q = rotate(q, rope)
+        out = attend(q, keys, values, branches=branches, implementation=self.implementation)
         return self.o_proj(out.transpose(1, 2).flatten(2)), cache
 
 
@@ -208,7 +215,14 @@ class TTTAttention(Attention):
         k = rotate(_heads(tokens.key, self.head_dim), rope)
         v = _heads(tokens.value, self.head_dim)
         keys, values = keep_window(state.window, k, v, window_size)
-        attended = attend(q, keys, values, window=window_size, branches=branches)
+        attended = attend(
+            q,
+            keys,
+            values,
+            window=window_size,
+            branches=branches,
+            implementation=self.implementation,
+        )
         read, fast = self._read_and_write(tokens, rope, state.fast, branches, keep_state)
         gated = self.ttt_norm(read) * _heads(tokens.gate, 1)
         out = attended.transpose(1, 2).flatten(2) + gated.transpose(1, 2).flatten(2)
@@ -287,4 +301,5 @@ def _unit(x: Tensor) -> Tensor:
 @lru_cache(maxsize=4096)
 def _token_index(starts: tuple[int, ...], size: int, device: torch.device) -> Tensor:
     """Indices of the tokens of slots that begin at `starts`; kept, since patterns repeat."""
-    return (torch.tensor(starts)[:, None] + torch.arange(size)).flatten().to(device)
+    with torch.inference_mode(False):  # else the kept tensor could not be used in training
+        return (torch.tensor(starts)[:, None] + torch.arange(size)).flatten().to(device)

@@ -79,6 +79,7 @@ def _merge_order(grid: tuple[int, int], merge: int) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # else the kept tensors could not be used in training
 def _rotation(
     grid: tuple[int, int], head_dim: int, theta: float, merge: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
@@ -91,6 +92,7 @@ def _rotation(
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # else the kept tensors could not be used in training
 def _interpolation(
     grid: tuple[int, int], side: int, merge: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
