@@ -26,6 +26,7 @@ from spatial_ttt.scenes.scene import PartKind
 from spatial_ttt.scenes.space import SILL
 
 _SLAB = 0.1
+_HAIR = 0.0015  # m; below what counts as overlapping
 _FRAME = 0.06
 _WALL_TONES = (
     ((0.80, 0.78, 0.73), 4.0), ((0.74, 0.69, 0.58), 2.0), ((0.55, 0.62, 0.66), 1.5),
@@ -84,7 +85,7 @@ def build(dice: Dice, plan: FloorPlan) -> list[Solid]:
     trim = exact("white", Material.PLAIN, 0.95) if dice.chance(0.7) else wood(dice)
     for room in plan.rooms:
         look = _finish(dice, room.function)
-        solids += _floor_and_ceiling(room, look, plan.height)
+        solids += _floor_and_ceiling(room, look, plan)
         for edge in room.edges:
             holes = sorted((o for o in plan.openings if edge in o.edges), key=lambda o: o.low)
             solids += _panels(room, edge, holes, plan.height, look.wall)
@@ -93,33 +94,35 @@ def build(dice: Dice, plan: FloorPlan) -> list[Solid]:
     return solids
 
 
-def _floor_and_ceiling(room: PlanRoom, look: Finish, height: float) -> list[Solid]:
-    """Slabs out to the middle of the walls; an L-shaped room has two of each."""
-    half, bounds, cut = WALL / 2.0, room.bounds, room.notch
-    outer = Rect(bounds.x0 - half, bounds.y0 - half, bounds.x1 + half, bounds.y1 + half)
-    if cut is None:
-        rects = [outer]
-    else:
-        split = cut.y1 - half if cut.y0 == bounds.y0 else cut.y0 + half
-        beside = (
-            Rect(cut.x1 - half, 0, outer.x1, 0)
-            if cut.x0 == bounds.x0
-            else Rect(outer.x0, 0, cut.x0 + half, 0)
-        )
-        if cut.y0 == bounds.y0:
-            rects = [
-                Rect(outer.x0, split, outer.x1, outer.y1),
-                Rect(beside.x0, outer.y0, beside.x1, split),
-            ]
-        else:
-            rects = [
-                Rect(outer.x0, outer.y0, outer.x1, split),
-                Rect(beside.x0, split, beside.x1, outer.y1),
-            ]
-    floor = [_slab(rect, -_SLAB, 0.0, look.floor) for rect in rects]
-    return floor + [
-        _slab(rect, height, height + _SLAB, toned(WHITE, 0.9, Material.WALL)) for rect in rects
+def _floor_and_ceiling(room: PlanRoom, look: Finish, plan: FloorPlan) -> list[Solid]:
+    """Slabs out to the middle of the walls.
+
+    An L-shaped room's slabs also run through the corner that belongs to its neighbour, so that they
+    show no seam; the neighbour's own lie a hair before them.
+    """
+    half, bounds = WALL / 2.0, room.bounds
+    rect = Rect(bounds.x0 - half, bounds.y0 - half, bounds.x1 + half, bounds.y1 + half)
+    is_carved = any(
+        other.notch is not None and _is_within(bounds, other.notch)
+        for other in plan.rooms
+        if other is not room
+    )
+    rise = _HAIR if is_carved else 0.0
+    ceiling = toned(WHITE, 0.9, Material.WALL)
+    height = plan.height
+    return [
+        _slab(rect, -_SLAB, rise, look.floor),
+        _slab(rect, height - rise, height + _SLAB, ceiling),
     ]
+
+
+def _is_within(inner: Rect, outer: Rect) -> bool:
+    return (
+        outer.x0 - 1e-6 <= inner.x0
+        and inner.x1 <= outer.x1 + 1e-6
+        and outer.y0 - 1e-6 <= inner.y0
+        and inner.y1 <= outer.y1 + 1e-6
+    )
 
 
 def _panels(

@@ -23,6 +23,7 @@ from spatial_ttt.scenes.walk import walk
 NUM_SPOTS = 4
 """How often the unusual thing appears in a stream."""
 SHORTEST_S = 120.0
+_HOMES_PER_STOP = 6  # tried in turn when the unusual thing is due but finds no clear spot
 LANDMARKS = (
     "bed", "sofa", "table", "desk", "coffee table", "dresser", "nightstand", "bookshelf", "piano",
     "stove", "refrigerator", "bathtub", "toilet", "washer", "wardrobe", "armchair", "tv stand",
@@ -94,32 +95,51 @@ def stream(seed: int, options: StreamOptions) -> Iterator[Stop]:
     due = [options.duration_s * (k + dice.uniform(0.0, 0.4)) / NUM_SPOTS for k in range(NUM_SPOTS)]
     used: list[str] = []
     start, index = 0.0, 0
-    longest = options.duration_s / (2 * NUM_SPOTS)
     while start < options.duration_s - 1e-6:
-        home = make_home(_stop_seed(options.split, seed, index), num_rooms=dice.between(1, 6))
-        rest = options.duration_s - start
-        camera = _film(home, options, min(longest, rest))
+        longest = min(options.duration_s / (2 * NUM_SPOTS), options.duration_s - start)
+        wants_spot = options.with_spots and len(used) < NUM_SPOTS
+        for attempt in range(_HOMES_PER_STOP):
+            home_id = _stop_seed(options.split, seed, index * _HOMES_PER_STOP + attempt)
+            home = make_home(home_id, num_rooms=dice.between(1, 6))
+            camera = _film(home, options, longest)
+            spot: Spot | None = None
+            is_due = wants_spot and start + len(camera.times) / options.fps > due[len(used)]
+            if is_due:
+                home, camera, spot = _with_spot(home, camera, (kind, dice, used), options, longest)
+            if spot is not None or not is_due:
+                break
+        if spot is not None:
+            used.append(spot.landmark)
         length = len(camera.times) / options.fps
-        spot: Spot | None = None
-        is_due = options.with_spots and len(used) < NUM_SPOTS and start + length > due[len(used)]
-        if is_due:
-            kept = place_unusual(home, kind, dice, tuple(used), _entered(home, camera))
-            # The thing may stand in the old way: walk the home as it is now.
-            again = _film(kept[0], options, min(longest, rest)) if kept else camera
-            if kept and kept[1].room_id in _entered(kept[0], again):
-                home, spot, camera = *kept, again
-                used.append(spot.landmark)
-                length = len(camera.times) / options.fps
         yield Stop(index, home, camera, round(start, 6), round(length, 6), spot)
         start += length
         index += 1
 
 
+def _with_spot(
+    home: Home,
+    camera: Camera,
+    thing: tuple[str, Dice, list[str]],
+    options: StreamOptions,
+    longest: float,
+) -> tuple[Home, Camera, Spot | None]:
+    """The home with the unusual thing in a room that its camera enters, or as it was."""
+    kind, dice, used = thing
+    kept = place_unusual(home, kind, dice, tuple(used), _entered(home, camera))
+    if kept is None:
+        return home, camera, None
+    # The thing may stand in the old way: walk the home as it is now.
+    again = _film(kept[0], options, longest)
+    if kept[1].room_id not in _entered(kept[0], again):
+        return home, camera, None
+    return kept[0], again, kept[1]
+
+
 def _stop_seed(split: str, seed: int, index: int) -> int:
-    """Streams use the upper half of a split's seeds, 4096 homes each: none meets a single home."""
+    """Streams use the upper half of a split's seeds, 8192 homes each: none meets a single home."""
     if not 0 <= seed < 1 << 26:
         raise SceneError(f"a stream's seed must be 0 to {(1 << 26) - 1}, got {seed}")
-    return home_seed(split, (1 << 39) + (seed << 12) + index % 4096)
+    return home_seed(split, (1 << 39) + (seed << 13) + index % 8192)
 
 
 def _film(home: Home, options: StreamOptions, longest: float) -> Camera:

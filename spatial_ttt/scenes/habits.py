@@ -15,6 +15,7 @@ Share = tuple[str, float]
 def dress_windows(room: Furnisher) -> None:
     """Curtains, long or short, and radiators under windows."""
     function = room.room.function
+    cloth = bedroom.drapery(room.dice)
     for opening in room.space.openings:
         if opening.kind != "window":
             continue
@@ -25,7 +26,7 @@ def dress_windows(room: Furnisher) -> None:
         is_long = function == "living room" and room.dice.chance(0.6)
         if room.dice.chance(0.75):
             bottom = 0.03 if is_long else opening.bottom - 0.1
-            drapes = bedroom.curtain(room.dice, width, opening.top + 0.14 - bottom)
+            drapes = bedroom.curtain(room.dice, width, opening.top + 0.14 - bottom, cloth)
             x, y = edge.point(middle, drapes.size[1] / 2 + 0.035)
             room.put(drapes, (x, y, bottom), yaw_of(edge.normal), WALL_SIDE)
         if room.dice.chance(0.45):

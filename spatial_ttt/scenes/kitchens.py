@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from spatial_ttt.scenes.catalogue import kitchen
 from spatial_ttt.scenes.catalogue.mesh import Furniture
-from spatial_ttt.scenes.catalogue.palette import Material, exact, paint, wood
+from spatial_ttt.scenes.catalogue.palette import Material, Paint, exact, paint, wood
 from spatial_ttt.scenes.furnish import Furnisher
 from spatial_ttt.scenes.habits import fill, in_corners, pictures, scatter
 from spatial_ttt.scenes.space import yaw_of
 
 
-def _kitchen_units(room: Furnisher) -> list[Furniture]:
+def _front(room: Furnisher) -> Paint:
+    """What the doors of a kitchen look like."""
+    if room.dice.chance(0.6):
+        return paint(room.dice, room.dice.pick(("white", "gray", "beige", "navy", "green")))
+    return wood(room.dice)
+
+
+def _kitchen_units(room: Furnisher, front: Paint) -> list[Furniture]:
     """Fridge, worktops, sink, dishwasher, stove, in a usual order."""
     dice = room.dice
-    front = (
-        paint(dice, dice.pick(("white", "gray", "beige", "navy", "green")))
-        if dice.chance(0.6)
-        else wood(dice)
-    )
     top = exact(
         dice.pick(("gray", "black", "beige", "white")), Material.PLAIN, dice.uniform(0.6, 1.1)
     )
@@ -63,7 +65,8 @@ def unit_run(room: Furnisher, units: list[Furniture]) -> list[int]:
 def kitchen_room(room: Furnisher) -> None:
     """Units along the walls, cupboards and a hood above, a table if there is room."""
     dice = room.dice
-    units = _kitchen_units(room)
+    front = _front(room)
+    units = _kitchen_units(room, front)
     run = unit_run(room, units)
     for index in run:
         thing = room.placed[index]
@@ -76,14 +79,8 @@ def kitchen_room(room: Furnisher) -> None:
         if thing.furniture.surfaces and thing.furniture.surfaces[0].z < 0.88:
             room.on(index, "kitchen sink", 0.0, (0.5, 0.5))
         if dice.chance(0.7):
-            look = (
-                exact("white")
-                if thing.furniture.color == "silver"
-                else paint(dice, thing.furniture.color)
-            )
-            room.on_wall(
-                kitchen.wall_cabinet(dice, look, min(thing.furniture.size[0], 0.8)), 1.5, index
-            )
+            width = min(thing.furniture.size[0], 0.8)
+            room.on_wall(kitchen.wall_cabinet(dice, front, width), 1.5, index)
     if room.room.area > 10.5 and dice.chance(0.75):
         table = room.in_middle("table", 0.5)
         if table is not None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from spatial_ttt.errors import SceneError
 from spatial_ttt.scenes.dice import Dice
+from spatial_ttt.scenes.gaze import NUM_BEARINGS, Sights
 from spatial_ttt.scenes.homes import Home
 from spatial_ttt.scenes.paths import Gate, Point, RoomPaths, clearance, gates_of, obstacles, tour
 from spatial_ttt.scenes.scene import Array, Camera
@@ -116,6 +117,7 @@ def poses(samples: Array) -> Array:
 def _make_track(home: Home, dice: Dice, rooms: tuple[int, ...], duration_s: float | None) -> _Track:
     """Tours of the rooms until the time is filled (at least one)."""
     paths = {room: RoomPaths(home.spaces[room]) for room in rooms}
+    sights = {room: Sights(home, room) for room in rooms}
     gates = {gate.rooms: gate for gate in gates_of(home)}
     track = _Track()
     here: Point | None = None
@@ -131,8 +133,10 @@ def _make_track(home: Home, dice: Dice, rooms: tuple[int, ...], duration_s: floa
             if here is not None and number and index:
                 _look_in(track, dice, here, paths[room].middle())
             for stop in paths[room].viewpoints(dice, number):
-                here = _go(track, dice, paths[room].path(here, stop) if here else [stop])
-                _look_around(track, dice, here, is_first=room not in seen)
+                focus = sights[room].focus(dice, *stop)
+                way = paths[room].path(here, stop) if here else [stop]
+                here = _go(track, dice, way, focus)
+                _look_around(track, dice, here, sights[room], is_first=room not in seen)
                 seen.add(room)
             if here is None:
                 here = _go(track, dice, paths[room].viewpoints(dice, 1))
@@ -154,8 +158,8 @@ def _through(gates: dict[tuple[int, int], Gate], room: int, other: int) -> tuple
     return near, far
 
 
-def _go(track: _Track, dice: Dice, points: list[Point]) -> Point:
-    """Walk along points at an even pace, looking ahead with glances to the sides."""
+def _go(track: _Track, dice: Dice, points: list[Point], focus: Point | None = None) -> Point:
+    """Walk along points at an even pace, looking ahead with glances to the sides or at a focus."""
     if len(points) == 1 or len(track) == 0:
         track.stand(points[0], dice.uniform(-math.pi, math.pi))
     line = np.array(points)
@@ -175,13 +179,17 @@ def _go(track: _Track, dice: Dice, points: list[Point]) -> Point:
     )
     heading = np.unwrap(np.concatenate([[track.yaw[-1]], heading]))[1:]
     _turn(track, (track.x[-1], track.y[-1]), float(heading[0]), MAX_TURN * 0.65)
-    heading = heading + (track.yaw[-1] - heading[0]) * 0.0
-    swing, period = dice.uniform(0.2, 0.75), dice.uniform(2.5, 5.0)
-    phase = np.arange(count) * STEP * 2.0 * math.pi / period
     fade = np.minimum(1.0, np.minimum(np.arange(count), count - np.arange(count)) * STEP)
+    if focus is None:
+        swing, period = dice.uniform(0.15, 0.55), dice.uniform(2.5, 5.0)
+        glance = swing * np.sin(np.arange(count) * STEP * 2.0 * math.pi / period) * dice.sign()
+    else:
+        toward = np.arctan2(focus[1] - y, focus[0] - x) - heading
+        fade = np.minimum(1.0, np.arange(count) * STEP)  # keeps looking at it on arrival
+        glance = 0.85 * np.clip(np.angle(np.exp(1j * toward)), -1.3, 1.3)
     track.x.extend(x.tolist())
     track.y.extend(y.tolist())
-    track.yaw.extend((heading + dice.sign() * swing * fade * np.sin(phase)).tolist())
+    track.yaw.extend((heading + fade * glance).tolist())
     track.moving.extend([1.0] * count)
     return points[-1]
 
@@ -198,23 +206,45 @@ def _look_in(track: _Track, dice: Dice, point: Point, middle: Point) -> None:
     """On the threshold: a slow look across the room before going on."""
     facing = math.atan2(middle[1] - point[1], middle[0] - point[0])
     start = track.yaw[-1]
-    facing = start + math.remainder(facing - start, 2.0 * math.pi)
+    facing = start + _wrap(facing - start)
     side, rate = dice.sign(), math.radians(dice.uniform(35.0, 50.0))
     _turn(track, point, facing + side * math.radians(dice.uniform(20.0, 40.0)), rate)
     _turn(track, point, facing - side * math.radians(dice.uniform(20.0, 40.0)), rate)
 
 
-def _look_around(track: _Track, dice: Dice, point: Point, *, is_first: bool) -> None:
-    """Once round on entering a room, else a look to both sides."""
-    rate = math.radians(dice.uniform(45.0, 68.0))
-    side, start = dice.sign(), track.yaw[-1]
+def _look_around(
+    track: _Track, dice: Dice, point: Point, sights: Sights, *, is_first: bool
+) -> None:
+    """Once round on entering a room, else a look to both sides; slowly where there is much."""
+    interest = sights.interest(*point).tolist()
+    side = dice.sign()
+    turns: tuple[float, ...]
     if is_first:
-        _turn(track, point, start + side * math.radians(dice.uniform(285.0, 360.0)), rate)
+        turns = (side * math.radians(dice.uniform(290.0, 360.0)),)
     else:
-        _turn(track, point, start + side * math.radians(dice.uniform(40.0, 110.0)), rate)
-        _turn(track, point, start - side * math.radians(dice.uniform(30.0, 100.0)), rate)
+        first, second = dice.uniform(40.0, 120.0), dice.uniform(30.0, 110.0)
+        turns = (side * math.radians(first), -side * math.radians(first + second))
+    for turn in turns:
+        _survey(track, point, turn, interest)
+    best = max(range(NUM_BEARINGS), key=lambda k: interest[k]) * 2.0 * math.pi / NUM_BEARINGS
+    _turn(track, point, track.yaw[-1] + _wrap(best - track.yaw[-1]), 1.2)
     for _ in range(int(dice.uniform(0.2, 0.7) / STEP)):
         track.stand(point, track.yaw[-1])
+
+
+def _survey(track: _Track, point: Point, turn: float, interest: list[float]) -> None:
+    """Turn on the spot, fast (95 degrees a second) over bare walls and slowly (40) elsewhere."""
+    goal, side = track.yaw[-1] + turn, math.copysign(1.0, turn)
+    while (goal - track.yaw[-1]) * side > 1e-9:
+        yaw = track.yaw[-1]
+        bearing = round(yaw * NUM_BEARINGS / (2.0 * math.pi)) % NUM_BEARINGS
+        rate = math.radians(95.0 - 55.0 * interest[bearing])
+        step = min(rate * STEP, (goal - yaw) * side)
+        track.stand(point, yaw + side * step)
+
+
+def _wrap(angle: float) -> float:
+    return math.remainder(angle, 2.0 * math.pi)
 
 
 def _box_filter(values: Array, seconds: float) -> Array:

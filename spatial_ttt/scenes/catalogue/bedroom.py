@@ -8,6 +8,7 @@ from spatial_ttt.scenes.catalogue.palette import (
     STEEL,
     WHITE,
     Material,
+    Paint,
     calm_fabric,
     exact,
     fabric,
@@ -48,7 +49,7 @@ def _made_bed(dice: Dice, width: float, length: float, num_pillows: int) -> Furn
         y = length / 2 - 0.25
         linen = WHITE._replace(material=Material.FABRIC)
         mesh.ellipsoid((x, y, top + 0.05), size, linen)
-        mesh.box((x, y, top + 0.045), (size[0] * 0.76, size[1] * 0.74, 0.1), linen)
+        mesh.box((x, y, top + 0.04), (size[0] * 0.94, size[1] * 0.92, 0.04), linen)
     height = top - mattress * 0.42 + (mattress + 0.06) / 2
     mesh.surface((0, -length / 2 + (cover - 0.25) / 2, height), width - 0.2, cover - 0.3, 1.2)
     return mesh.finish("bed", cloth.name)
@@ -111,9 +112,17 @@ def bath_mat(dice: Dice) -> Furniture:
     return mesh.finish("rug", cloth.name)
 
 
-def curtain(dice: Dice, width: float = 1.6, height: float = 2.2) -> Furniture:
+def drapery(dice: Dice) -> Paint:
+    """The cloth of a room's curtains."""
+    return calm_fabric(dice) if dice.chance(0.7) else fabric(dice)
+
+
+def curtain(
+    dice: Dice, width: float = 1.6, height: float = 2.2, cloth: Paint | None = None
+) -> Furniture:
     """Two drawn-aside curtains of fluted cloth on a rod; `width` is the window's."""
-    cloth, mesh = calm_fabric(dice) if dice.chance(0.7) else fabric(dice), Mesh()
+    mesh = Mesh()
+    cloth = cloth or drapery(dice)
     rod = width + 0.5
     mesh.cylinder(
         (0, 0, height - 0.02),

@@ -201,9 +201,8 @@ def fireplace(dice: Dice) -> Furniture:
         )
     if dice.chance(0.6):
         for flame in range(3):
-            mesh.ellipsoid(
-                ((flame - 1) * 0.12, 0, 0.2), (0.1, 0.08, 0.26 - 0.06 * abs(flame - 1)), FIRE
-            )
+            tall = 0.34 - 0.1 * abs(flame - 1)
+            mesh.ellipsoid(((flame - 1) * 0.08, -0.02, 0.08 + tall / 2), (0.09, 0.06, tall), FIRE)
     mesh.surface((0, 0, height), width - 0.2, depth - 0.1)
     return mesh.finish("fireplace", stone.name)
 

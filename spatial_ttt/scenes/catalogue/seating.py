@@ -183,5 +183,5 @@ def pillow(dice: Dice) -> Furniture:
     width = dice.uniform(0.38, 0.5)
     cloth, mesh = vivid(dice, Material.FABRIC) if dice.chance(0.6) else calm_fabric(dice), Mesh()
     mesh.ellipsoid((0, 0, 0), (width, width * 0.9, 0.16), cloth)
-    mesh.box((0, 0, 0), (width * 0.76, width * 0.68, 0.1), cloth)
+    mesh.box((0, 0, 0), (width * 0.94, width * 0.84, 0.03), toned(cloth, 0.9))
     return mesh.finish("pillow", cloth.name)

@@ -101,8 +101,9 @@ def bookshelf(dice: Dice) -> Furniture:
         if level == shelves - 1:
             continue
         x = -width / 2 + 0.04
-        for _ in range(dice.between(1, 2)):
-            run = dice.uniform(0.16, 0.42) * (width - 0.1)
+        runs = dice.between(1, 2)
+        for _ in range(runs):
+            run = dice.uniform(0.4, 0.85) / runs * (width - 0.1)
             tall = min(gap - 0.06, dice.uniform(0.18, 0.28))
             mesh.box(
                 (x + run / 2, 0.02, z + 0.012 + tall / 2), (run, depth * 0.62, tall), vivid(dice)
