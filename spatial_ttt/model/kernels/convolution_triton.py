@@ -5,6 +5,8 @@ that are read. Turned around, a pixel still has three taps per axis: where the r
 border pixel reads once more with the tap that points outwards. The kernel's gradient is summed in a fixed order.
 """
 
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+# Kernels are Triton's language, which has no types of Python's.
 from __future__ import annotations
 
 import torch
@@ -96,7 +98,8 @@ def _backward_weight(
     s00 = tl.zeros((CHANNELS,), tl.float32)
     s01, s02, s10, s11, s12, s20, s21, s22 = s00, s00, s00, s00, s00, s00, s00, s00
     first = tl.program_id(0).to(tl.int64)
-    for turn in tl.range(0, tl.cdiv(rows - tl.program_id(0), tl.num_programs(0))):
+    # num_stages=1: the pipeliner mixes up values that are used two turns after their load.
+    for turn in tl.range(0, tl.cdiv(rows - tl.program_id(0), tl.num_programs(0)), num_stages=1):
         line = first + turn * tl.num_programs(0)
         image, y = line // height, line % height
         base = (
@@ -113,7 +116,7 @@ def _backward_weight(
         b1 = tl.load(middle, mask=mask, other=0.0).to(tl.float32)
         b2 = tl.load(bottom, mask=mask, other=0.0).to(tl.float32)
         a0, a1, a2 = b0, b1, b2
-        for x in tl.range(0, width):
+        for x in tl.range(0, width, num_stages=1):
             at = tl.minimum(x + 1, width - 1) * stride_w
             c0 = tl.load(top + at, mask=mask, other=0.0).to(tl.float32)
             c1 = tl.load(middle + at, mask=mask, other=0.0).to(tl.float32)
