@@ -10,36 +10,36 @@ killed build goes on where it was. Nothing written depends on the clock or on wh
 from __future__ import annotations
 
 import functools
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from spatial_ttt import __version__
 from spatial_ttt.data_format import to_jsonl
 from spatial_ttt.scenes.build_plan import (
     BUILD_FORMAT,
     BuildConfig,
     ShardTask,
-    check_same_settings,
     clip_folder,
     shard_tasks,
 )
-from spatial_ttt.scenes.examples import PoolLine, pool_line_from_json, samples_of
+from spatial_ttt.scenes.examples import PoolLine, samples_of
 from spatial_ttt.scenes.homes import SPLITS
 from spatial_ttt.scenes.make_scene import make_scene, renderer_for
-from spatial_ttt.scenes.shards import (
-    file_sha256,
-    remove_leftovers,
-    shard_writers,
-    write_atomic,
+from spatial_ttt.scenes.parts import (
+    EXAMPLES_NAME,
+    MANIFEST_NAME,
+    file_facts,
+    json_bytes,
+    prepare,
+    read_part,
+    read_pool,
+    versions,
+    write_part,
 )
+from spatial_ttt.scenes.shards import remove_leftovers, shard_writers, write_atomic
 from spatial_ttt.scenes.workers import Step, run_tasks
-
-SETTINGS_NAME, MANIFEST_NAME, EXAMPLES_NAME = "build.json", "manifest.json", "examples.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def build(
 
     Writes examples.jsonl and manifest.json once all shards are there, whoever made them.
     """
-    _prepare(config, out)
+    prepare(out, config.to_json())
     tasks = list(shard_tasks(config))
     mine = tasks[part[0] :: part[1]]
     missing = [task for task in mine if read_part(out, task.name) is None]
@@ -88,15 +88,6 @@ def build(
         shards_missing=len(tasks) - len(whole),
         frames=frames,
     )
-
-
-def _prepare(config: BuildConfig, out: Path) -> None:
-    settings = out / SETTINGS_NAME
-    if settings.exists():
-        check_same_settings(settings, config.to_json())
-    else:
-        write_atomic(settings, json_bytes(config.to_json()))
-    remove_leftovers(out)
 
 
 def _run(
@@ -133,8 +124,7 @@ def build_shard(config: BuildConfig, out: Path, task: ShardTask, step: Step) -> 
     renderer = renderer_for(config.width, config.height)
     folders = [clip_folder(out, size, task.split) for size in config.sizes]
     paths = [folder / f"{task.name}.tar" for folder in folders]
-    pool = out / "parts" / f"{task.name}.jsonl"
-    lines, scenes = [], []
+    pool, scenes = [], []
     with shard_writers(paths) as writers:
         for scene_task in task.scenes:
             video = f"{task.name}.tar/{scene_task.key}.mp4"
@@ -144,26 +134,10 @@ def build_shard(config: BuildConfig, out: Path, task: ShardTask, step: Step) -> 
                 writer.add(scene_task.key, "json", json_bytes(made.summary))
             for suffix, content in made.facts:  # scene, camera, visibility: once, with the largest
                 writers[0].add(scene_task.key, suffix, content)
-            lines.append(json.dumps(made.pool.to_json()) + "\n")
+            pool.append(made.pool)
             scenes.append(made.summary)
             step(str(made.summary["frames"]))
-    write_atomic(pool, "".join(lines).encode())
-    files = file_facts(out, [*paths, pool])
-    record = {"format": BUILD_FORMAT, "device": renderer.device, "scenes": scenes, "files": files}
-    write_atomic(out / "parts" / f"{task.name}.json", json_bytes(record))
-
-
-def read_part(out: Path, name: str) -> dict[str, Any] | None:
-    """What a whole shard's part file says; None if the shard is not there in full."""
-    try:
-        record: dict[str, Any] = json.loads((out / "parts" / f"{name}.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    for path, facts in record["files"].items():
-        file = out / path
-        if not file.is_file() or file.stat().st_size != facts["bytes"]:
-            return None
-    return record
+    write_part(out, task.name, pool, paths, {"device": renderer.device, "scenes": scenes})
 
 
 # --- The whole -----------------------------------------------------------------------------------
@@ -177,8 +151,7 @@ def _finish(
     pools: dict[str, list[PoolLine]] = {split: [] for split in SPLITS}
     for task, record in zip(tasks, parts, strict=True):
         files |= record["files"]
-        lines = (out / "parts" / f"{task.name}.jsonl").read_text().splitlines()
-        pools[task.split] += [pool_line_from_json(json.loads(line)) for line in lines]
+        pools[task.split] += read_pool(out, task.name)
     examples = {}
     for split, pool in pools.items():
         if not pool:
@@ -200,25 +173,3 @@ def _finish(
         "files": dict(sorted(files.items())),
     }
     write_atomic(out / MANIFEST_NAME, json_bytes(manifest))
-
-
-def file_facts(out: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Size and checksum of files, by their path from `out`."""
-    return {
-        path.relative_to(out).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": file_sha256(path),
-        }
-        for path in paths
-    }
-
-
-def versions() -> dict[str, str]:
-    """The versions that bytes may depend on."""
-    names = ("av", "moderngl", "numpy")
-    return {"spatial_ttt": __version__} | {name: metadata.version(name) for name in names}
-
-
-def json_bytes(record: dict[str, Any]) -> bytes:
-    """A record as a small readable JSON file."""
-    return (json.dumps(record, indent=1) + "\n").encode()

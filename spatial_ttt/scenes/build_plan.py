@@ -65,15 +65,10 @@ class BuildConfig:
             raise ConfigError("fps must be above 0 and duration_s long enough for a frame")
         if not 10 <= self.min_fov_deg <= self.max_fov_deg <= 150:
             raise ConfigError("fields of view run from 10 to 150 degrees, the least one first")
-        if not 1 <= self.min_rooms <= self.max_rooms <= MAX_ROOMS:
-            raise ConfigError(
-                f"rooms run from 1 to {MAX_ROOMS}, got {self.min_rooms} to {self.max_rooms}"
-            )
+        check_rooms(self.min_rooms, self.max_rooms)
         if self.scenes_per_shard < 1 or self.questions_per_type < 0:
             raise ConfigError("scenes_per_shard is at least 1, questions_per_type at least 0")
-        for width, height in self.sizes:
-            if width < 2 or height < 2 or width % 2 or height % 2:
-                raise ConfigError(f"clips need even sides of at least 2, got {width}x{height}")
+        check_sizes(self.sizes)
 
     @property
     def num_scenes(self) -> int:
@@ -92,8 +87,7 @@ class BuildConfig:
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON."""
         record = dataclasses.asdict(self)
-        plain: dict[str, Any] = json.loads(json.dumps({"format": BUILD_FORMAT} | record))
-        return plain
+        return plain_settings(record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +133,19 @@ def scene_task(config: BuildConfig, split: str, index: int) -> SceneTask:
     return SceneTask(split, index, home_seed(split, config.seed * _SCENES_PER_SEED + index))
 
 
+def check_sizes(sizes: tuple[tuple[int, int], ...]) -> None:
+    """Raise ConfigError unless every (width, height) can be encoded."""
+    for width, height in sizes:
+        if width < 2 or height < 2 or width % 2 or height % 2:
+            raise ConfigError(f"clips need even sides of at least 2, got {width}x{height}")
+
+
+def check_rooms(least: int, most: int) -> None:
+    """Raise ConfigError unless homes can have that many rooms."""
+    if not 1 <= least <= most <= MAX_ROOMS:
+        raise ConfigError(f"rooms run from 1 to {MAX_ROOMS}, got {least} to {most}")
+
+
 def parse_part(text: str | None) -> tuple[int, int]:
     """(i, n) of `--shard i/n`: this machine makes every n-th shard from the i-th, 0 <= i < n."""
     if text is None:
@@ -171,6 +178,12 @@ def parse_sizes(text: str) -> list[tuple[int, int]]:
 def clip_folder(out: Path, size: tuple[int, int], split: str) -> Path:
     """Where the shards and examples of one size and split stand."""
     return out / f"{size[0]}x{size[1]}" / split
+
+
+def plain_settings(record: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they read back from JSON, with the format."""
+    plain: dict[str, Any] = json.loads(json.dumps({"format": BUILD_FORMAT} | record))
+    return plain
 
 
 def check_same_settings(path: Path, wanted: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ Memory holds one stack of frames, however long the walk.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,18 +52,29 @@ def film(
         for target, (width, height) in zip(targets, sizes, strict=True)
     ]
 
+    visibility = film_into(writers, renderer, parts, camera)
+    for writer in writers:
+        writer.close()
+    return Film(tuple(target.getvalue() for target in targets), visibility)
+
+
+def film_into(
+    writers: Sequence[Mp4Writer],
+    renderer: Draws,
+    parts: Parts,
+    camera: Camera,
+    start_s: float = 0.0,
+) -> Visibility:
+    """Film `parts` along `camera` into open writers, times counted from `start_s`."""
     convert = YuvConverter()
 
     def encode(layers: Layers, times: list[float]) -> None:
         for pixels, time in zip(layers.rgb, times, strict=True):
             picture = convert(pixels)
             for writer in writers:
-                writer.add_picture(picture, time)
+                writer.add_picture(picture, start_s + time)
 
-    visibility = watch(renderer, parts, camera, encode)
-    for writer in writers:
-        writer.close()
-    return Film(tuple(target.getvalue() for target in targets), visibility)
+    return watch(renderer, parts, camera, encode)
 
 
 def watch(
