@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.configuration import TTTConfig
+from spatial_ttt.model.kernels import resolve_backend
 from spatial_ttt.model.newton_schulz import newton_schulz
 
 ROW_EPS = 1e-5
@@ -152,6 +153,36 @@ def scan(
     Returns outputs [B, H, L, D] and the state after the last token. `keep_state=False` says that
     nobody will read that state, so the sums of the last open chunk are not made.
     """
+    opened = config.chunk_size - state.num_tokens if state.num_tokens else 0  # tokens that fill the open chunk
+    if inputs.length - opened <= config.chunk_size:
+        return plain_scan(state, inputs, initial, config, keep_state=keep_state)
+    from spatial_ttt.model.kernels import scan as kernel
+
+    backend, _ = resolve_backend("scan", inputs.query.device, inputs.query.dtype, kernel.problem(state, inputs))
+    if backend == "reference":
+        return plain_scan(state, inputs, initial, config, keep_state=keep_state)
+    outputs = []
+    if state.num_tokens:
+        if opened:
+            out, state = plain_scan(state, inputs.cut(0, opened), initial, config)
+            outputs.append(out)
+        state = commit(state, initial, config)
+    out, state, rest = kernel.scan(state, inputs.cut(opened, inputs.length), initial, config, keep_state)
+    outputs.append(out)
+    if keep_state:
+        state = accumulate(state, rest)
+    return torch.cat(outputs, dim=2) if len(outputs) > 1 else out, state
+
+
+def plain_scan(
+    state: FastState,
+    inputs: FastInputs,
+    initial: FastWeights,
+    config: TTTConfig,
+    *,
+    keep_state: bool = True,
+) -> tuple[Tensor, FastState]:
+    """The scan in torch operations, chunk by chunk: for every device, dtype, width and piece."""
     outputs = []
     start = 0
     while start < inputs.length:

@@ -51,4 +51,4 @@ def plain_newton_schulz(matrices: Tensor, dtype: str) -> Tensor:
 
 
 def _work_dtype(matrices: Tensor, dtype: str) -> torch.dtype:
-    return matrices.dtype if matrices.dtype == torch.float64 else getattr(torch, dtype)  # type: ignore[no-any-return]
+    return matrices.dtype if matrices.dtype == torch.float64 else getattr(torch, dtype)

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 def convolve_slots(slots: Tensor, weight: Tensor) -> Tensor:
     """[B, T + 2, h, w, C] and [C, 1, 3, 3, 3] -> [B, T, h, w, C], in Triton."""
-    out: Tensor = _Convolution.apply(slots, weight)  # type: ignore[no-untyped-call]
+    out: Tensor = _Convolution.apply(slots, weight)
     return out
 
 
@@ -24,7 +24,7 @@ class _Convolution(torch.autograd.Function):
         return kernels.forward(slots, weight)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         from spatial_ttt.model.kernels import convolution_triton as kernels
 

@@ -28,7 +28,7 @@ def triton_problem(matrices: Tensor) -> str | None:
 def newton_schulz(matrices: Tensor, work: torch.dtype, backend: str) -> Tensor:
     """Roughly orthogonalise each matrix of [..., R, C], R <= C; products in `work`."""
     flat = matrices.reshape(-1, *matrices.shape[-2:])
-    out: Tensor = _NewtonSchulz.apply(flat, work, backend)  # type: ignore[no-untyped-call]
+    out: Tensor = _NewtonSchulz.apply(flat, work, backend)
     return out.reshape(matrices.shape)
 
 
@@ -44,7 +44,7 @@ class _NewtonSchulz(torch.autograd.Function):
         return forward(matrices, work)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (matrices,) = ctx.saved_tensors
         if ctx.backend == "triton":

@@ -5,6 +5,8 @@ products, exact to about 1e-6. The interpreter has no bfloat16 product, so there
 are rounded and widened again.
 """
 
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+# Kernels are Triton's language, which has no types of Python's.
 from __future__ import annotations
 
 import torch

@@ -29,6 +29,7 @@ class Rule:
     polish_dtype: torch.dtype
     is_fresh: bool  # the first weights are taken as they are, not normalised again
     has_momentum: bool  # there was a write before
+    keep_state: bool  # the last slots are wanted too
 
 
 def problem(state: FastState, inputs: FastInputs) -> str | None:
@@ -38,17 +39,18 @@ def problem(state: FastState, inputs: FastInputs) -> str | None:
         return f"it takes square fast weights of {' or '.join(map(str, SIZES))} channels, got {hidden}x{size}"
     if state.weights.gate.dtype != torch.float32:
         return f"it keeps fast weights in float32, got {state.weights.gate.dtype}"
-    if state.count:
-        return "it starts at a chunk's border, and this piece goes on inside a chunk"
     if not inputs.query.dtype == inputs.key.dtype == inputs.value.dtype:
         return "query, key and value differ in dtype"
     return None
 
 
 def scan(
-    state: FastState, inputs: FastInputs, initial: FastWeights, config: TTTConfig
+    state: FastState, inputs: FastInputs, initial: FastWeights, config: TTTConfig, keep_state: bool
 ) -> tuple[Tensor, FastState, FastInputs]:
-    """Outputs [B, H, L, D], the state after the last write, and the tokens of the open chunk that follow it."""
+    """Outputs [B, H, L, D], the state after the last write, and the tokens of the open chunk that follow it.
+
+    The scan starts at a chunk's border. Without `keep_state` the state comes back as it went in.
+    """
     from spatial_ttt.model.fast_weights import normalise_rows
 
     size = config.chunk_size
@@ -65,12 +67,16 @@ def scan(
         polish_dtype=getattr(torch, config.newton_schulz_dtype),
         is_fresh=is_fresh,
         has_momentum=config.use_momentum and state.momentum is not None,
+        keep_state=keep_state,
     )
     first = torch.stack(state.weights if state.master is None else state.master, dim=2)
     momentum = torch.stack(state.momentum, dim=2) if rule.has_momentum and state.momentum else None
-    out, total, write = _Scan.apply(  # type: ignore[no-untyped-call]
+    out, total, write = _Scan.apply(
         inputs.query, inputs.key, inputs.value, inputs.lr, beta, norms, first, momentum, rule
     )
+    rest = inputs.cut(writes * size, inputs.length)
+    if not keep_state:
+        return out, state, rest
     weights = normalise_rows(total, norms[:, :, :, None])
     after = FastState(
         FastWeights(*weights.unbind(2)),
@@ -80,7 +86,7 @@ def scan(
         None,
         0,
     )
-    return out, after, inputs.cut(writes * size, inputs.length)
+    return out, after, rest
 
 
 class _Scan(torch.autograd.Function):
@@ -96,7 +102,7 @@ class _Scan(torch.autograd.Function):
         first: Tensor,
         momentum: Tensor | None,
         rule: Rule,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         from spatial_ttt.model.kernels import scan_launch
 
         tokens = tuple(x.contiguous() for x in (query, key, value, lr.to(torch.float32)))
@@ -105,16 +111,28 @@ class _Scan(torch.autograd.Function):
         ctx.save_for_backward(*tokens, beta, norms, totals, writes)
         ctx.rule, ctx.lr_dtype = rule, lr.dtype
         ctx.set_materialize_grads(False)
+        if not rule.keep_state:
+            return out, None, None
         return out, totals[:, :, -1].clone(), writes[:, :, -1].clone()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(
         ctx: Any, d_out: Tensor | None, d_total: Tensor | None, d_write: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         from spatial_ttt.model.kernels import scan_launch
 
         saved = ctx.saved_tensors
-        grads = scan_launch.backward(saved, (d_out, d_total, d_write), ctx.rule)
+        grads, d_momentum = scan_launch.backward(saved, (d_out, d_total, d_write), ctx.rule)
         d_query, d_key, d_value, d_lr, d_beta, d_norms, d_first, d_momentum = grads
-        return d_query, d_key, d_value, d_lr.to(ctx.lr_dtype), d_beta, d_norms, d_first, d_momentum, None
+        return (
+            d_query,
+            d_key,
+            d_value,
+            d_lr.to(ctx.lr_dtype),
+            d_beta,
+            d_norms,
+            d_first,
+            d_momentum,
+            None,
+        )

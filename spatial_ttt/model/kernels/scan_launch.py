@@ -33,38 +33,52 @@ def forward(
     if momentum is not None:
         writes[:, :, 0] = momentum
     out = query.new_empty(batch, length, heads, size).transpose(1, 2)
-    numbers = (length, num_writes, rule.chunk_size, heads, int(rule.has_momentum), int(rule.is_fresh))
+    numbers = (
+        length,
+        num_writes,
+        rule.chunk_size,
+        heads,
+        int(rule.has_momentum),
+        int(rule.is_fresh),
+    )
     scan_triton.forward[(batch * heads,)](
-        *inputs, totals, writes, out, *numbers, **_options(query, rule)
+        *inputs, totals, writes, out, *numbers, **_options(query, rule, FORWARD_TILE)
     )
     return out, totals, writes
 
 
 def backward(
-    saved: tuple[Tensor, ...], upstream: tuple[Tensor | None, Tensor | None, Tensor | None], rule: Rule
-) -> tuple[Tensor | None, ...]:
+    saved: tuple[Tensor, ...],
+    upstream: tuple[Tensor | None, Tensor | None, Tensor | None],
+    rule: Rule,
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """Gradients of query, key, value, lr, beta, norms, first and momentum."""
-    query, key, value, lr, beta, norms, totals, writes = saved
+    query, key, value, lr, beta, norms, totals, _ = saved
     batch, heads, length, size = query.shape
     num_writes = beta.shape[-1]
     d_out, d_last_total, d_last_write = upstream
-    if d_out is None:
-        d_out = query.new_zeros(batch, length, heads, size)
-    else:
-        d_out = d_out.transpose(1, 2).contiguous()
+    rows = query.new_zeros(batch, heads, length, size) if d_out is None else d_out
+    rows = rows.transpose(1, 2).contiguous()
     d_query, d_key, d_value, d_lr = (torch.empty_like(x) for x in (query, key, value, lr))
     d_beta = torch.zeros_like(beta)
     d_norms = norms.new_zeros(batch, *norms.shape)
     d_total, d_write = (_carry(x, totals) for x in (d_last_total, d_last_write))
     d_grad = torch.empty_like(d_total, dtype=query.dtype)
     scratch = query.new_empty(batch, heads, STEPS, size, size, dtype=rule.polish_dtype)
-    numbers = (length, num_writes, rule.chunk_size, heads, int(rule.has_momentum), int(rule.is_fresh))
+    numbers = (
+        length,
+        num_writes,
+        rule.chunk_size,
+        heads,
+        int(rule.has_momentum),
+        int(rule.is_fresh),
+    )
     scan_triton.backward[(batch * heads,)](
-        *saved, d_out, d_query, d_key, d_value, d_lr, d_beta, d_norms, d_total, d_write, d_grad, scratch,
-        *numbers, **_options(query, rule),
+        *saved, rows, d_query, d_key, d_value, d_lr, d_beta, d_norms, d_total, d_write, d_grad, scratch,
+        *numbers, **_options(query, rule, BACKWARD_TILE),
     )  # fmt: skip
     d_momentum = d_write if rule.has_momentum else None
-    return d_query, d_key, d_value, d_lr, d_beta, d_norms.sum(0), d_total, d_momentum
+    return (d_query, d_key, d_value, d_lr, d_beta, d_norms.sum(0), d_total), d_momentum
 
 
 def _carry(grad: Tensor | None, totals: Tensor) -> Tensor:
@@ -74,15 +88,19 @@ def _carry(grad: Tensor | None, totals: Tensor) -> Tensor:
     return grad.to(torch.float32).clone(memory_format=torch.contiguous_format)
 
 
-def _options(query: Tensor, rule: Rule) -> dict[str, Any]:
-    is_narrow = query.dtype == torch.float32  # float32 operands take twice the shared memory
+FORWARD_TILE = (32, 4)
+BACKWARD_TILE = (32, 8)
+"""Tokens per tile and warps per program: more spill (a program's tiles fill the register file)."""
+
+
+def _options(query: Tensor, rule: Rule, tile: tuple[int, int]) -> dict[str, Any]:
     return {
         "D": query.shape[-1],
-        "TOKENS": 32 if is_narrow else 64,
+        "TOKENS": tile[0],
         "MUON": rule.use_muon,
         "MOMENTUM": rule.use_momentum,
         "PRE": rule.is_pre_norm,
         "POLISH": triton_dtype(rule.polish_dtype),
-        "num_warps": 8,
+        "num_warps": tile[1],
         **product_options(query.dtype),
     }

@@ -9,6 +9,8 @@ The backward pass walks the chunks in reverse and makes everything else again.
 Matrices go in the order gate, up, down; learning rates in the order gate, down, up.
 """
 
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+# Kernels are Triton's language, which has no types of Python's.
 from __future__ import annotations
 
 import triton
@@ -113,16 +115,15 @@ def forward(
                 write = tl.load(own + here)
                 if MOMENTUM:
                     has_last = (c > 0) | (has_momentum != 0)
-                    write += share * tl.load(own - 3 * D * D + here, mask=has_last & (here >= 0), other=0.0)
+                    write += share * tl.load(
+                        own - 3 * D * D + here, mask=has_last & (here >= 0), other=0.0
+                    )
                     tl.debug_barrier()
                     tl.store(own + here, write)
                 delta = write
                 if MUON:
                     delta = polish(write, POLISH, WIDE).to(tl.float32)
-                if PRE:
-                    base = tl.load(slot + here)
-                else:
-                    base = _weights(slot, norms, matrix, as_it_is, D)
+                base = tl.load(slot + here) if PRE else _weights(slot, norms, matrix, as_it_is, D)
                 tl.store(slot + 3 * D * D + here, base + delta)
             tl.debug_barrier()
 
@@ -136,7 +137,12 @@ def _apply_backward(q, d_out, gate, up, down, ROUND: tl.constexpr, WIDE: tl.cons
     d_a = (d_hidden * u * (s * (1.0 + a * (1.0 - s)))).to(ROUND)
     d_u = (d_hidden * a * s).to(ROUND)
     d_q = product(d_a, gate, ROUND, WIDE) + product(d_u, up, ROUND, WIDE)
-    return d_q, product(tl.trans(d_a), q, ROUND, WIDE), product(tl.trans(d_u), q, ROUND, WIDE), d_down
+    return (
+        d_q,
+        product(tl.trans(d_a), q, ROUND, WIDE),
+        product(tl.trans(d_u), q, ROUND, WIDE),
+        d_down,
+    )
 
 
 @triton.jit
@@ -271,7 +277,16 @@ def backward(
 
 @triton.jit
 def _carry(
-    d_weight, slot, norms, d_norms, d_total, matrix, is_last, as_it_is, D: tl.constexpr, PRE: tl.constexpr
+    d_weight,
+    slot,
+    norms,
+    d_norms,
+    d_total,
+    matrix,
+    is_last,
+    as_it_is,
+    D: tl.constexpr,
+    PRE: tl.constexpr,
 ):
     """From the gradient of a chunk's weights and of the next slot to that of the chunk's own slot.
 
