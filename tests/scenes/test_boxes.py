@@ -104,7 +104,7 @@ def test_overlap_tolerance_is_the_depth_of_penetration() -> None:
     a = B.stack([OrientedBox(np.zeros(3), np.ones(3), np.eye(3))])
     b = B.stack([OrientedBox(np.array([0.9, 0, 0]), np.ones(3), np.eye(3))])
     assert B.overlaps(a, b, 0.09)[0] and not B.overlaps(a, b, 0.11)[0]
-    assert not B.overlaps(a, B.Boxes(b.center + [0.2, 0, 0], b.size, b.axes))[0]
+    assert not B.overlaps(a, B.Boxes(b.center + np.array([0.2, 0, 0]), b.size, b.axes))[0]
 
 
 def test_corners_bounds_and_containment() -> None:

@@ -8,6 +8,7 @@ takes steps of two centimetres.
 from __future__ import annotations
 
 import cmath
+import itertools
 import math
 import re
 
@@ -115,7 +116,7 @@ class Witness:
         size = self.scene.room_size or math.inf
         least = 0.15 if size <= 40 else 0.30
         assert ordered[0] >= 0.15 - 1e-6
-        assert all(b - a >= least - 1e-6 for a, b in zip(ordered, ordered[1:], strict=False))
+        assert all(b - a >= least - 1e-6 for a, b in itertools.pairwise(ordered))
         return min(nearest, key=lambda name: nearest[name])
 
     def _turn(self, words: str) -> float:
@@ -151,7 +152,7 @@ class Witness:
         names = words.split("in the video: ")[1].removesuffix("?").split(", ")
         assert not self.glimpsed & set(names)
         order = sorted(names, key=lambda name: self.first_clear[name])
-        for before, after in zip(order, order[1:], strict=False):
+        for before, after in itertools.pairwise(order):
             assert self.first_trace[after] > self.first_clear[before] + 1.0
         return ", ".join(order)
 
