@@ -18,6 +18,7 @@ from spatial_ttt.errors import DataError
 from spatial_ttt.eval import figures
 from spatial_ttt.eval.compare import Comparison, compare, comparison_json, restrict
 from spatial_ttt.eval.controls import CONTROLS
+from spatial_ttt.eval.metrics import FloatArray
 from spatial_ttt.eval.page import Page
 from spatial_ttt.eval.parsing import official_number
 from spatial_ttt.eval.predictions import PREDICTIONS, RUN, Prediction, read_log
@@ -86,26 +87,32 @@ def counting_figure(runs: Mapping[str, Sequence[Prediction]]) -> str | None:
     if len(shown) < 2:
         return None
     asked = set.intersection(*({one.item_id for one in runs[name]} for name in shown))
+    counts = {name: _count_pairs(runs[name], asked) for name in shown}
+    top = 1.05 * max((float(pairs.max()) for pairs in counts.values() if pairs.size), default=1.0)
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, shown, strict=True):
-            pairs = [
-                (float(one.answer), value)
-                for one in runs[name]
-                if one.item_id in asked and (value := official_number(one.reply)) is not None
-            ]
-            top = max((max(pair) for pair in pairs), default=1.0) * 1.05
-            truth, replied = np.array(pairs).reshape(-1, 2).T
+            truth, replied = counts[name].T
             axes.scatter(truth, replied, s=14, color=figures.OURS, alpha=0.5, linewidths=0)
             axes.plot([0, top], [0, top], color=figures.INK, linewidth=0.8, label="true")
-            axes.plot([0, top], [0, 2 * top], color=figures.FAINT, linewidth=0.8, label="twice")
+            axes.plot([0, top / 2], [0, top], color=figures.FAINT, linewidth=0.8, label="twice")
             axes.set_title({"none": "as it is"}.get(name, name.replace("_", " ")), fontsize=9)
             axes.set_xlabel("true count")
         panels[0].set_ylabel("replied count")
         panels[-1].legend(fontsize=7, frameon=False)
 
     return figures.svg(draw, (3.0 * len(shown), 3.0))
+
+
+def _count_pairs(replies: Sequence[Prediction], asked: set[str]) -> FloatArray:
+    """True and replied counts of the items in `asked` whose reply is a number, [n, 2]."""
+    pairs = [
+        (float(one.answer), value)
+        for one in replies
+        if one.item_id in asked and (value := official_number(one.reply)) is not None
+    ]
+    return np.array(pairs, dtype=np.float64).reshape(-1, 2)
 
 
 def _page(

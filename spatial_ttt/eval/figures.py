@@ -25,6 +25,10 @@ MAX_LENGTHS = 8
 """Stream lengths shown one by one; more are put into as many bins of equal size."""
 
 
+MAX_CURVES = 4
+"""Types with a curve of their own; more share one."""
+
+
 def type_bars(summary: Summary, published: PublishedTable | None) -> str:
     """One bar per type with its interval; published rows as marks."""
     names = list(summary.types)
@@ -58,10 +62,12 @@ def length_curve(predictions: Sequence[Prediction]) -> str | None:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         kinds = sorted({one.question_type for one in timed})
-        for index, kind in enumerate(kinds):
-            points = [(length, [p for p in group if p.question_type == kind])
-                      for length, group in groups]  # fmt: skip
-            _curve(axes, [(x, group) for x, group in points if group], kind, index)
+        if len(kinds) > MAX_CURVES:
+            _curve(axes, groups, f"all {len(kinds)} types", 0)
+        else:
+            for index, kind in enumerate(kinds):
+                points = [(x, [p for p in group if p.question_type == kind]) for x, group in groups]
+                _curve(axes, [(x, group) for x, group in points if group], kind, index)
         axes.set_xscale("log")
         lengths = [length for length, _ in groups]
         axes.set_xticks(lengths, [f"{length:.3g}" for length in lengths])
@@ -69,8 +75,7 @@ def length_curve(predictions: Sequence[Prediction]) -> str | None:
         axes.set_xlabel("stream length (minutes)")
         axes.set_ylabel("score (points)")
         axes.set_ylim(0, 100)
-        if len(kinds) <= 10:
-            axes.legend(fontsize=7, frameon=False)
+        axes.legend(fontsize=7, frameon=False)
 
     return svg(draw, (5.6, 3.4))
 
@@ -227,6 +232,8 @@ def _scatter(axes: Axes, pairs: Sequence[tuple[float, float]]) -> None:
     axes.set_yscale("log")
     axes.set_xlim(bottom, top)
     axes.set_ylim(bottom / 2, top * 2)
+    axes.xaxis.set_minor_formatter("")
+    axes.yaxis.set_minor_formatter("")
     axes.set_xlabel("true")
     axes.set_ylabel("replied")
 
