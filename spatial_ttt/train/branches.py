@@ -69,6 +69,7 @@ class Targets(NamedTuple):
     index: Tensor  # [N] positions whose next token is predicted
     token: Tensor  # [N] that token
     weight: Tensor  # [N] float
+    kind: Tensor  # [N] index into KINDS
 
 
 def branch_loss(

@@ -146,13 +146,13 @@ Caster = Callable[[Any, Any], RayLayers]
 
 def best_caster(device: torch.device) -> tuple[Caster, str]:
     """The Triton ray caster on a GPU, the reference elsewhere; and its name."""
+    from spatial_ttt.scenes import raycast
+
     if device.type == "cuda":
         from spatial_ttt.scenes import raycast_triton
 
         return raycast_triton.raycast_triton, "triton"
-    from spatial_ttt.scenes.raycast import raycast
-
-    return raycast, "reference"
+    return raycast.raycast, "reference"
 
 
 class _Waiting(NamedTuple):

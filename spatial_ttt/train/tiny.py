@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--start", type=float, default=0.0, help="progress 0..1 the curriculum starts at")
     parser.add_argument("--capacity", type=int, default=8192, help="clips kept on the device")
     parser.add_argument("--fresh", type=float, default=0.75, help="new clips per clip trained on")
-    parser.add_argument("--eval-clips", type=int, default=192)
+    parser.add_argument("--eval-clips", type=int, default=160)
     parser.add_argument("--eval-every", type=float, default=75.0, help="seconds")
     parser.add_argument("--max-steps", type=int, default=0, help="stop after so many steps (0: by time)")
     parser.add_argument("--dense", type=float, default=0.5, help="weight of the dense read-outs")
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run; 0 when it ended as planned."""
     chosen = parse(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout, force=True)
+    # Scene workers do small sums: more threads than one each only get in each other's way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from spatial_ttt.train.tiny_run import TinyRun
 
     run = TinyRun(chosen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 DENSE_TOKEN_WEIGHT = 0.3
 WARMUP_STEPS = 100
 SAVE_EVERY = 60.0  # seconds
+LAST_WORDS = 30.0  # seconds kept for the last probe and save
 TASK_SIZE = 16  # homes a worker makes at a time
 TRAIN_SPAN = 1 << 30  # seeds a run may use; runs with another --seed use others
 
@@ -70,6 +72,8 @@ class TinyRun:
         self.held_out: dict[str, ClipRing] = {}
         self.metrics = (self.work / "metrics.jsonl").open("a")
         self.step = 0
+        self.stopped = False
+        signal.signal(signal.SIGTERM, self._stop)
         log.info("device %s, dtype %s, %s parameters", self.device, self.dtype, _count(self.model))
 
     # --- Setting up -------------------------------------------------------------------------------
@@ -134,38 +138,46 @@ class TinyRun:
 
     # --- Training ---------------------------------------------------------------------------------
 
+    def _stop(self, *_: object) -> None:
+        log.info("asked to end: probing and saving")
+        self.stopped = True
+
     @property
     def progress(self) -> float:
         """0 at the start, 1 at the end of the budget (by time, or by steps if that is further)."""
-        by_time = (time.monotonic() - self.began) / (60 * self.chosen.minutes)
+        if self.stopped:
+            return 1.0
+        budget = max(60 * self.chosen.minutes - LAST_WORDS, 30 * self.chosen.minutes)
+        by_time = (time.monotonic() - self.began) / budget
         by_steps = self.step / self.chosen.max_steps if self.chosen.max_steps else 0.0
         return max(by_time, by_steps)
 
     def train(self) -> None:
         """Train until the budget is spent, then probe the test homes and save."""
-        for stage in dict.fromkeys((stage_at(self.stages, self.chosen.start), self.stages[-1])):
-            self._hold_out(stage)
+        for stage in self.stages:
+            if stage.until > self.chosen.start:
+                self._hold_out(stage)
         first = self.chosen.seed * TRAIN_SPAN
         self.source.next_seed = home_seed("train", first)
         self.source.last_seed = home_seed("train", first + TRAIN_SPAN)
-        stage: Stage | None = None
+        current: Stage | None = None
         ring: ClipRing | None = None
         probed = saved = time.monotonic()
         while self.progress < 1.0:
             now = stage_at(self.stages, self.chosen.start + (1 - self.chosen.start) * self.progress)
-            if now is not stage or ring is None:
-                stage, ring = now, None
-                ring = self.ring(stage, self.chosen.capacity)
-                self.fill(ring, stage, max(2 * self._clips(stage), self.chosen.capacity // 16))
-            self._one_step(ring, stage)
-            self._pump(ring, stage, int(self.chosen.fresh * self._clips(stage)))
+            if now is not current or ring is None:
+                current, ring = now, None
+                ring = self.ring(now, self.chosen.capacity)
+                self.fill(ring, now, max(2 * self._clips(now), self.chosen.capacity // 16))
+            self._one_step(ring, now)
+            self._pump(ring, now, int(self.chosen.fresh * self._clips(now)))
             if time.monotonic() - probed > self.chosen.eval_every:
-                self._probe_all(ring)
+                self._probe_all(now)
                 probed = time.monotonic()
             if time.monotonic() - saved > SAVE_EVERY:
                 self.save()
                 saved = time.monotonic()
-        self._probe_all(ring)
+        self._probe_all(None)
         self.save()
 
     def _clips(self, stage: Stage) -> int:
@@ -205,9 +217,9 @@ class TinyRun:
             else ingest(self.model, prefix, batch.frames, spec)
         )
         hidden = read(self.model, ingested.state, batch.ids)
-        loss, _ = branch_loss(self.model, hidden, targets)
+        loss, each = branch_loss(self.model, hidden, targets)
         loss = loss / total
-        found = {"loss": loss}
+        found = {"loss": loss, "by_kind": by_kind(each, targets.kind) / parts}
         if not is_blind and self.chosen.dense:
             dense = self.heads(ingested, batch, prefix, spec)
             found |= {f"dense_{name}": value / parts for name, value in dense._asdict().items()}
@@ -215,16 +227,20 @@ class TinyRun:
         return loss, found
 
     def _report(self, stage: Stage, parts: dict[str, Tensor], began: float, is_blind: bool) -> None:
+        kinds = dict(zip(KINDS, parts.pop("by_kind").tolist(), strict=True))
         values = {name: round(float(value), 4) for name, value in parts.items()}
         now = time.monotonic()
         record = {"step": self.step, "seconds": round(now - self.began, 2), "stage": stage.name} | values
         record |= {"clips_made": self.source.made, "step_s": round(now - began, 4), "blind": is_blind}
         if self.device.type == "cuda":
             record["memory_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-        self.metrics.write(json.dumps(record) + "\n")
-        self.metrics.flush()
+        self._write(record | {"by_kind": {k: round(v, 3) for k, v in kinds.items() if v == v}})
         if self.step % 50 == 0 or self.step < 5:
             log.info(" ".join(f"{key}={value}" for key, value in record.items()))
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self.metrics.write(json.dumps(record) + "\n")
+        self.metrics.flush()
 
     # --- Looking and saving -----------------------------------------------------------------------
 
@@ -235,24 +251,26 @@ class TinyRun:
         self.fill(ring, stage, count, (first, first + count))
         self.held_out[stage.name] = ring
 
-    def _probe_all(self, trained: ClipRing | None) -> None:
+    def _probe_all(self, stage: Stage | None) -> None:
+        """Ask about held-out homes: of one stage, or (None) of all, then without the video too."""
         for name, ring in self.held_out.items():
+            if stage is not None and name != stage.name:
+                continue
             began = time.monotonic()
-            scores = {}
-            for kind in ("full", "blind"):
-                is_blind = kind == "blind"
-                prefix = self.blind if is_blind else self.prefix(ring.spec)
-                replies = probe.answer_ring(self.model, self.tokenizer, ring, prefix, blind=is_blind)
-                scores[kind] = probe.table(replies)
+            scores = {"full": self._scores(ring, self.prefix(ring.spec), False)}
+            if stage is None:
+                scores["blind"] = self._scores(ring, self.blind, True)
             record: dict[str, Any] = {"step": self.step, "probe": name, "scores": scores}
-            record["seconds"] = round(time.monotonic() - self.began, 2)
-            self.metrics.write(json.dumps(record) + "\n")
-            self.metrics.flush()
+            self._write(record | {"seconds": round(time.monotonic() - self.began, 2)})
             log.info("held-out homes, %s, step %d (%.1f s):", name, self.step, time.monotonic() - began)
             for kind, (value, constant, number) in scores["full"].items():
-                blind = scores["blind"].get(kind, (0.0, 0.0, 0))[0]
+                blind = scores.get("blind", {}).get(kind, (float("nan"), 0.0, 0))[0]
                 row = (kind, 100 * value, 100 * blind, 100 * constant, number)
                 log.info("  %-30s full %5.1f  blind %5.1f  constant %5.1f  n %d", *row)
+
+    def _scores(self, ring: ClipRing, prefix: Prefix, is_blind: bool) -> dict[str, tuple[float, float, int]]:
+        replies = probe.answer_ring(self.model, self.tokenizer, ring, prefix, blind=is_blind)
+        return probe.table(replies)
 
     def save(self) -> None:
         """Weights, tokenizer, metrics and curves; published if asked for."""
@@ -270,6 +288,13 @@ class TinyRun:
         self.metrics.close()
 
 
+def by_kind(each: Tensor, kind: Tensor) -> Tensor:
+    """Mean cross entropy of each kind's tokens [KINDS]; nan where there are none."""
+    sums = torch.zeros(2, len(KINDS), device=each.device)
+    sums.index_add_(1, kind, torch.stack((each, torch.ones_like(each))))
+    return sums[0] / sums[1]
+
+
 def _targets(batch: Batch) -> tuple[Targets, float]:
     """Answer tokens as flat indices, and the sum of their weights."""
     clips, branches, length = batch.ids.shape
@@ -283,8 +308,9 @@ def _targets(batch: Batch) -> tuple[Targets, float]:
     device = batch.ids.device
     flat = to_device(index, device)
     weights = to_device(weight[inside].astype(np.float32), device)
+    kinds = to_device(np.broadcast_to(batch.kind[..., None], inside.shape)[inside], device)
     tokens = batch.ids.flatten().index_select(0, flat)
-    return Targets(flat - 1, tokens, weights), float(weight.sum())
+    return Targets(flat - 1, tokens, weights, kinds), float(weight.sum())
 
 
 def _device(name: str) -> torch.device:
