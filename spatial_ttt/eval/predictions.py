@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, TextIO
 
 from spatial_ttt.errors import DataError
@@ -48,7 +48,7 @@ class Prediction:
     """Seconds from question to end of reply."""
     parts: tuple[str, ...] = ()
     """The replies this one was summed from (segment-and-sum control only)."""
-    tags: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def cluster(self) -> str:
@@ -88,8 +88,7 @@ class PredictionLog:
 
     def append(self, prediction: Prediction) -> None:
         """Write one reply and wait until it is on the disk."""
-        record = asdict(prediction) | {"tags": dict(prediction.tags)}
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps(asdict(prediction), ensure_ascii=False) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from spatial_ttt.eval.interface import NotOffered, SessionOptions
 from spatial_ttt.model import fast_weights as fw
-from spatial_ttt.model.attention import KVCache, append, attend
+from spatial_ttt.model.attention import attend
+from spatial_ttt.model.kv_cache import KVCache, append
 from spatial_ttt.model.layers import rotate
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import Projected

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 from spatial_ttt.errors import ConfigError, DataError
 from spatial_ttt.eval.question_types import AnswerKind
@@ -51,7 +50,7 @@ class BenchmarkItem:
     prompt: str | None = None
     """The dataset's own full prompt, used as it is when given."""
     max_new_tokens: int = 16
-    tags: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    tags: Mapping[str, str] = field(default_factory=dict)
     """What `--only KEY=VALUE` selects by: dataset, split, setting."""
 
 
