@@ -90,6 +90,95 @@ def build_command(
     typer.echo(_build_json(config, report) if as_json else _build_line(out, report))
 
 
+@data_app.command("long")
+def long_command(
+    streams: Annotated[int, typer.Option(help="Streams to make.")],
+    minutes: Annotated[float, typer.Option(help="Length of each, 3 to 240 minutes.")],
+    out: Out,
+    seed: Annotated[int, typer.Option(help="Another seed, other streams: 0 to 2047.")] = 0,
+    split: Annotated[str, typer.Option(help="train, val or test: whose homes.")] = "train",
+    workers: Workers = 1,
+    fps: Fps = 2.0,
+    size: Size = "480x352",
+    small_sizes: SmallSizes = "192x144,128x96",
+    revisits: Annotated[float, typer.Option(help="Share of a stream in homes seen before.")] = 0.2,
+) -> None:
+    """Chain homes into long streams with recall (vsr) and counting (vsc) questions.
+
+    Example: spatial-ttt data long --streams 4 --minutes 60 --split val --out data/streams
+    """
+    from spatial_ttt.cli.progress import show_long
+    from spatial_ttt.scenes.build_plan import parse_sizes
+    from spatial_ttt.scenes.long_plan import LongConfig
+
+    (width, height), *small = parse_sizes(f"{size},{small_sizes}")
+    config = LongConfig(
+        streams=streams,
+        minutes=minutes,
+        seed=seed,
+        split=split,
+        fps=fps,
+        width=width,
+        height=height,
+        small_sizes=tuple(small),
+        revisit_share=revisits,
+    )
+    typer.echo(show_long(config, out, workers=workers))
+
+
+@data_app.command("questions")
+def questions_command(
+    annotations: Annotated[Path, typer.Option(help="Boxes of scans: see docs/questions.md.")],
+    out: Annotated[Path, typer.Option(help="The examples file to write (.jsonl).")],
+    video_name: Annotated[
+        str, typer.Option(help="The video of a scene, as examples name it.")
+    ] = "{scene_id}.mp4",
+    questions_per_type: Annotated[int, typer.Option(help="Most of each type per scene.")] = 4,
+    exclude: Annotated[
+        Path | None, typer.Option(help="Further scenes to leave out, one id per line.")
+    ] = None,
+    with_benchmark_scenes: Annotated[
+        bool, typer.Option(help="Keep VSI-Bench's scenes: for checks, never for training.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Another seed, other questions.")] = 0,
+) -> None:
+    """Make descriptions and questions from annotations of real scans.
+
+    Example: spatial-ttt data questions --annotations meta.json --out scans/examples.jsonl
+    """
+    from spatial_ttt.data_format import to_jsonl
+    from spatial_ttt.scenes.annotate import annotate, excluded_scenes
+    from spatial_ttt.scenes.shards import write_atomic
+
+    samples = annotate(
+        annotations,
+        excluded=excluded_scenes(exclude, with_benchmark_scenes=with_benchmark_scenes),
+        video_name=video_name,
+        per_type=questions_per_type,
+        seed=seed,
+    )
+    write_atomic(out, to_jsonl(samples).encode())
+    typer.echo(f"{out}: {len(samples)} examples")
+
+
+@data_app.command("show")
+def show_command(
+    scene: Annotated[
+        str,
+        typer.Argument(help="A home's seed, SHARD.tar/KEY of a build, or ANNOTATIONS.json#SCENE."),
+    ],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("scene.html"),
+) -> None:
+    """Write a page to look at a scene: plan, frames, description, questions.
+
+    Example: spatial-ttt data show data/homes/480x352/val/val-000000.tar/val-0000003
+    """
+    from spatial_ttt.scenes.show import write_page
+
+    write_page(scene, out)
+    typer.echo(out)
+
+
 def _build_line(out: Path, report: BuildReport) -> str:
     if report.shards_missing:
         return (

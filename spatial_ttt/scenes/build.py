@@ -44,10 +44,10 @@ from spatial_ttt.scenes.workers import Step, run_tasks
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a build is."""
+    """How far a build is, in scenes (or in frames, for long streams)."""
 
-    scenes_done: int
-    scenes_total: int
+    done: int
+    total: int
     frames: int  # made by this run
 
 

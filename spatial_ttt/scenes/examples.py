@@ -43,7 +43,7 @@ class PoolLine:
 
     key: str  # of the scene in its shard
     video: str  # path from the examples file
-    until_s: float  # s, the video's last frame
+    until_s: float | None  # s, the video's last frame; None: unknown, all of it was seen
     description: str | None
     questions: tuple[Question, ...]
 
@@ -75,7 +75,8 @@ def samples_of(lines: Sequence[PoolLine], seed: int) -> Iterator[Sample]:
             yield description_sample(line, line.description, seed)
         scene_id = line.questions[0].scene_id if line.questions else ""
         for number, question in enumerate(kept.get(scene_id, ())):
-            yield question_sample(question, line.video, f"{line.key}-q{number:03d}")
+            until_s = None if line.until_s is None else question.visible_until_s
+            yield question_sample(question, line.video, f"{line.key}-q{number:03d}", until_s)
 
 
 def _by_scene(questions: Sequence[Question]) -> dict[str, list[Question]]:
@@ -98,7 +99,9 @@ def description_sample(line: PoolLine, description: str, seed: int) -> Sample:
     )
 
 
-def question_sample(question: Question, video: str, sample_id: str) -> Sample:
+def question_sample(
+    question: Question, video: str, sample_id: str, until_s: float | None
+) -> Sample:
     """A stage 2 sample: one question, answered with a letter or a number."""
     request = NUMBER_REQUEST
     if question.options is not None:
@@ -119,6 +122,6 @@ def question_sample(question: Question, video: str, sample_id: str) -> Sample:
         question_type=question.question_type,
         options=question.options,
         ground_truth=question.ground_truth,
-        visible_until_s=question.visible_until_s,
+        visible_until_s=until_s,
         extra=extra,
     )
