@@ -24,12 +24,14 @@ from spatial_ttt.scenes.questions.question import (
 )
 from spatial_ttt.scenes.scene import Array
 
-MRA_GOAL = 0.36
+MRA_GOAL = 0.38
 """Mean relative accuracy, 0..1, that a constant number may reach on a balanced pool."""
 CHANCE_MARGIN = 0.02
 """How far above chance, 0..1, a blind choice may be on a balanced pool."""
 _THRESHOLDS = 1.0 - np.linspace(0.5, 0.95, 10)
 _MAX_GUESSES = 256  # constants tried per type
+MIN_GROUP = 20
+"""Smaller groups keep all their questions: their frequencies are noise."""
 _UNIQUE_WORDS = frozenset({"obj_appearance_order", "vsr"})
 """Types whose options hardly ever recur: only their letters can be learnt."""
 
@@ -48,6 +50,13 @@ def group_by_type(questions: Iterable[Question]) -> dict[str, list[Question]]:
         size = f"/{len(question.options)}" if question.options else ""
         groups[question.question_type + size].append(question)
     return dict(groups)
+
+
+def _number_kind(number: float) -> str:
+    """Small whole numbers are kinds of answer of their own, others go by tenths of a decade."""
+    if number < 16 and number == int(number):
+        return str(int(number))
+    return f"e{np.floor(np.log10(max(number, 1e-3)) * 10):.0f}"
 
 
 # --- How well blind answers do -------------------------------------------------------------------
@@ -119,17 +128,18 @@ def _best_words(group: Sequence[Question]) -> tuple[float, list[bool]]:
 
 
 def balance(
-    questions: Sequence[Question], rng: Generator, min_share: float = 0.2
+    questions: Sequence[Question], rng: Generator, min_share: float = 0.05
 ) -> list[Question]:
     """A subset, in the pool's order, on which blind answers score near chance.
 
-    No group shrinks below `min_share` of itself; check `blind_scores` of what comes back.
+    No group shrinks below `min_share` of itself, and small ones stay whole: check `blind_scores` of
+    what comes back.
     """
     kept: dict[int, Question] = {}
     position = {id(question): n for n, question in enumerate(questions)}
     for group in group_by_type(questions).values():
         order = [group[n] for n in rng.permutation(len(group))]
-        floor = max(1, int(min_share * len(group)))
+        floor = max(1, int(min_share * len(group))) if len(group) >= MIN_GROUP else len(group)
         if order[0].options is None:
             chosen = _balance_numbers(order, floor)
             dealt = chosen
@@ -142,16 +152,20 @@ def balance(
 
 
 def _balance_numbers(group: list[Question], floor: int) -> list[Question]:
-    """Drop questions that pay the best constant most, until it pays `MRA_GOAL` at most."""
+    """Drop what pays the best constant, common answers before rare ones, until it pays the goal."""
     truth = _numbers(group)
     pay = relative_accuracy(_guesses(truth), truth)  # [C, N]
     total = pay.sum(1)
+    _, bins = np.unique([_number_kind(value) for value in truth], return_inverse=True)
+    common = np.bincount(bins)  # alive questions by answer
     alive = np.ones(len(group), dtype=bool)
     left = len(group)
     while left > floor and total.max() > MRA_GOAL * left:
-        best = int(total.argmax())
-        drop = int(np.where(alive, pay[best], -1.0).argmax())
+        excess = pay[int(total.argmax())] - MRA_GOAL  # what each question adds beyond the goal
+        weight = np.where(alive & (excess > 0), excess * common[bins], -1.0)
+        drop = int(weight.argmax())
         alive[drop] = False
+        common[bins[drop]] -= 1
         total -= pay[:, drop]
         left -= 1
     return [question for question, stays in zip(group, alive, strict=True) if stays]
@@ -198,10 +212,10 @@ def thin(
 
 
 def _answer_key(question: Question) -> tuple[str, str]:
-    """The group and the answer: a number by its tenth of a decade, words as they are."""
+    """The group and the kind of answer: numbers by `_number_kind`, words as they are."""
     kind = next(iter(group_by_type([question])))
     if question.options is None:
-        return kind, f"{np.floor(np.log10(max(float(question.ground_truth), 1e-3)) * 10):.0f}"
+        return kind, _number_kind(float(question.ground_truth))
     return kind, "" if question.question_type in _UNIQUE_WORDS else question.answer_text
 
 
