@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -144,15 +145,16 @@ Caster = Callable[[Any, Any], RayLayers]
 """Scenes and cameras -> pictures, ids, depths."""
 
 
-def best_caster(device: torch.device) -> tuple[Caster, str]:
-    """The Triton ray caster on a GPU, the reference elsewhere; and its name."""
+def best_caster(device: torch.device, samples: int = 1) -> tuple[Caster, str]:
+    """The Triton ray caster on a GPU, the reference elsewhere; and its name.
+
+    `samples` rays a side are cast per pixel.
+    """
     from spatial_ttt.scenes import raycast
 
     if device.type == "cuda":
-        from spatial_ttt.scenes import raycast_triton
-
-        return raycast_triton.raycast_triton, "triton"
-    return raycast.raycast, "reference"
+        return partial(raycast.raycast_triton, samples=samples, num_objects=MAX_OBJECTS), "triton"
+    return partial(raycast.raycast, samples=samples), "reference"
 
 
 class _Waiting(NamedTuple):
@@ -250,7 +252,7 @@ class ClipSource:
         ring.frames[index] = layers.rgb
         ring.category[index] = lookup.gather(1, small.flatten(1)).reshape(small.shape)
         ring.depth[index] = layers.depth[grid].to(torch.float16)
-        pixels = count_pixels(ids)
+        pixels = count_pixels(ids) if layers.pixels is None else layers.pixels
         done = None
         if device.type == "cuda":
             host = torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True)

@@ -38,6 +38,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--plan", default="full", help="curriculum: full, easy or smoke")
     parser.add_argument("--start", type=float, default=0.0, help="progress 0..1 the curriculum starts at")
     parser.add_argument("--capacity", type=int, default=8192, help="clips kept on the device")
+    parser.add_argument("--samples", type=int, default=1, help="rays a side per pixel")
     parser.add_argument("--fresh", type=float, default=0.75, help="new clips per clip trained on")
     parser.add_argument("--eval-clips", type=int, default=160)
     parser.add_argument("--eval-every", type=float, default=75.0, help="seconds")

@@ -80,7 +80,7 @@ class TinyRun:
 
     def _start_workers(self) -> ClipSource:
         profile = load_profile("paper")
-        caster, name = best_caster(self.device)
+        caster, name = best_caster(self.device, self.chosen.samples)
         log.info("ray caster: %s, %d workers", name, self.chosen.workers)
         tokenizer_file = str(self.work / "tokenizer" / "tokenizer.json")
         arguments = (tokenizer_file, (profile.number, profile.choice))
