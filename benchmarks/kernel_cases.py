@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from triton.errors import TritonError
 
 from spatial_ttt.errors import SpatialTTTError
@@ -81,9 +82,12 @@ def run(section: str, bench: Bench) -> None:
 
         (kernel_scan.scan_cases if section == "scan" else kernel_scan.tune)(bench)
         return
-    cases = {"newton_schulz": newton_schulz_cases, "convolution": convolution_cases}
-    if section in cases:
-        cases[section](bench)
+    cases = {
+        "newton_schulz": newton_schulz_cases,
+        "convolution": convolution_cases,
+        "mixing": mixing_cases,
+    }
+    cases[section](bench)
 
 
 def newton_schulz_cases(bench: Bench) -> None:
@@ -172,6 +176,59 @@ def _slots(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> tu
     batch, frames, height, width, channels = shape
     slots = torch.randn(batch, frames + 2, height, width, channels, device=device).to(dtype)
     return slots, torch.randn(channels, 1, 3, 3, 3, device=device).to(dtype)
+
+
+def mixing_cases(bench: Bench) -> None:
+    """What surrounds the scan: tokens to per-head inputs, and outputs to the layer's sum."""
+    from spatial_ttt.model import ttt
+    from spatial_ttt.model.kernels import mixing
+    from spatial_ttt.model.layers import rotate
+
+    def prepare(fast: Tensor, rope: Tensor, dim: int) -> tuple[Tensor, ...]:
+        query, key, value = (ttt._heads(F.silu(x), dim) for x in fast.chunk(3, dim=-1))
+        return rotate(ttt._unit(query), rope), rotate(ttt._unit(key), rope), value
+
+    def combine(attended: Tensor, read: Tensor, weight: Tensor, gate: Tensor) -> Tensor:
+        exact = read.to(torch.promote_types(read.dtype, torch.float32))
+        scaled = exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + 1e-5)
+        gated = weight * scaled.to(read.dtype) * gate.transpose(1, 2)[..., None]
+        return attended + gated.transpose(1, 2).flatten(2)
+
+    shapes = (
+        [(2, 19, 3, 32, 32)]
+        if bench.tiny
+        else [(3, 37, 5, 64, 32), (96, 700, 6, 64, 64), (1, 2784, 4, 512, 128)]
+    )
+    for i, (batch, length, heads, dim, turned) in enumerate(shapes):
+        for dtype in (torch.float32, torch.bfloat16):
+            fast = torch.randn(batch, length, 3 * heads * dim, device=bench.device).to(dtype)
+            rope = torch.randn(batch, length, turned, device=bench.device).to(dtype)
+            sizes = (
+                (batch, length, heads * dim),
+                (batch, heads, length, dim),
+                (dim,),
+                (batch, length, heads),
+            )
+            parts = tuple(torch.randn(*size, device=bench.device).to(dtype) for size in sizes)
+
+            def plain(fast: Tensor, rope: Tensor = rope, dim: int = dim) -> tuple[Tensor, ...]:
+                return prepare(fast, rope.to(fast.dtype), dim)
+
+            first: dict[str, Function] = {"plain": plain}
+            second: dict[str, Function] = {"plain": combine}
+            if bench.has_triton:
+                first["triton"] = lambda fast, rope=rope, dim=dim: mixing.prepare(
+                    fast, rope, dim, 1e-5
+                )
+                second["triton"] = lambda *parts: mixing.combine(*parts, 1e-5)
+            case = f"{batch}x{length}x{heads}x{dim}"
+            if i == 0:
+                check(bench, "mixing", f"prepare {case} {dtype}", first, plain, (fast,), dtype)
+                check(bench, "mixing", f"combine {case} {dtype}", second, combine, parts, dtype)
+            elif dtype == torch.bfloat16:
+                for name in first:
+                    measure(bench, "mixing", f"prepare {case}", name, first[name], (fast,))
+                    measure(bench, "mixing", f"combine {case}", name, second[name], parts)
 
 
 def check(

@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-SECTIONS = ("newton_schulz", "convolution", "scan", "prologue", "step", "tune")
+SECTIONS = ("newton_schulz", "convolution", "scan", "mixing", "step", "tune")
 SECTION_LIMIT = 420  # seconds
 
 

@@ -19,6 +19,7 @@ from spatial_ttt.model.attention import KVCache, append, attend, keep_window, la
 from spatial_ttt.model.configuration import TTTConfig, state_dtype
 from spatial_ttt.model.convolution import convolve_slots, dirac
 from spatial_ttt.model.holding import Plan, Stretch, plan
+from spatial_ttt.model.kernels import mixing, resolve_backend
 from spatial_ttt.model.layers import RMSNorm, rotate
 from spatial_ttt.model.layout import join, split
 from spatial_ttt.model.state import (
@@ -224,8 +225,7 @@ class TTTAttention(Attention):
             implementation=self.implementation,
         )
         read, fast = self._read_and_write(tokens, rope, state.fast, branches, keep_state)
-        gated = self.ttt_norm(read) * _heads(tokens.gate, 1)
-        out = attended.transpose(1, 2).flatten(2) + gated.transpose(1, 2).flatten(2)
+        out = self._gated_sum(attended.transpose(1, 2).flatten(2), read, tokens.gate)
         window = (last(keys, window_size), last(values, window_size))
         return self.o_proj(out), state._replace(fast=fast, window=window)
 
@@ -238,11 +238,22 @@ class TTTAttention(Attention):
             return fw.scan(state, inputs, initial, self.config, keep_state=keep_state)
         return fw.read_branches(state, inputs, initial, self.config, branches), state
 
+    def _gated_sum(self, attended: Tensor, read: Tensor, gate: Tensor) -> Tensor:
+        """attended [B, L, D] + norm(read [B, heads, L, D of a head]) * gate [B, L, heads]."""
+        backend, _ = resolve_backend("mixing", read.device, read.dtype)
+        if backend == "triton":
+            return mixing.combine(attended, read, self.ttt_norm.weight, gate, self.ttt_norm.eps)
+        gated = self.ttt_norm(read) * _heads(gate, 1)
+        return attended + gated.transpose(1, 2).flatten(2)
+
     def fast_inputs(self, tokens: Projected, rope: Tensor) -> fw.FastInputs:
         """The branch's per-head q, k, v: silu, unit length, rotation (in this order)."""
-        query, key, value = (_heads(F.silu(t), self.fast_dim) for t in tokens.fast.chunk(3, dim=-1))
+        backend, _ = resolve_backend("mixing", rope.device, tokens.fast.dtype)
         lr = tokens.lr.unflatten(-1, (-1, 3)).transpose(1, 2)  # [B, heads, L, 3]
         momentum = tokens.momentum.transpose(1, 2)
+        if backend == "triton":
+            return fw.FastInputs(*mixing.prepare(tokens.fast, rope, self.fast_dim, UNIT_EPS), lr, momentum)
+        query, key, value = (_heads(F.silu(t), self.fast_dim) for t in tokens.fast.chunk(3, dim=-1))
         return fw.FastInputs(
             rotate(_unit(query), rope), rotate(_unit(key), rope), value, lr, momentum
         )

@@ -1,0 +1,66 @@
+"""What surrounds the scan, fused: tokens to per-head inputs, and per-head outputs to the layer's sum.
+
+Both save their inputs only and make the rest again in the backward pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def prepare(fast: Tensor, rope: Tensor, dim: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """silu, unit length, rotation: fast [B, L, 3 * H * D] -> query, key, value [B, H, L, D].
+
+    `rope` is [B, L, head_dim] (cos and sin side by side), which turns the first head_dim of D channels; a value
+    has only silu.
+    """
+    query, key, value = _Prepare.apply(fast, rope, dim, eps)
+    return query, key, value
+
+
+def combine(attended: Tensor, read: Tensor, weight: Tensor, gate: Tensor, eps: float) -> Tensor:
+    """attended + RMSNorm(read) * gate: [B, L, H * D], [B, H, L, D], [D], [B, L, H] -> [B, L, H * D]."""
+    out: Tensor = _Combine.apply(attended, read, weight, gate, eps)
+    return out
+
+
+class _Prepare(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, fast: Tensor, rope: Tensor, dim: int, eps: float) -> tuple[Tensor, ...]:
+        from spatial_ttt.model.kernels import mixing_triton as kernels
+
+        ctx.save_for_backward(fast, rope)
+        ctx.dim, ctx.eps = dim, eps
+        return kernels.prepare(fast, rope, dim, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        from spatial_ttt.model.kernels import mixing_triton as kernels
+
+        fast, rope = ctx.saved_tensors
+        return kernels.prepare_backward(grads, fast, rope, ctx.dim, ctx.eps), None, None, None
+
+
+class _Combine(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, attended: Tensor, read: Tensor, weight: Tensor, gate: Tensor, eps: float
+    ) -> Tensor:
+        from spatial_ttt.model.kernels import mixing_triton as kernels
+
+        ctx.save_for_backward(read, weight, gate)
+        ctx.eps = eps
+        return kernels.combine(attended, read, weight, gate, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        from spatial_ttt.model.kernels import mixing_triton as kernels
+
+        read, weight, gate = ctx.saved_tensors
+        return grad, *kernels.combine_backward(grad, read, weight, gate, ctx.eps), None

@@ -1,0 +1,218 @@
+"""Triton kernels of `mixing`: one pass over memory each, sums in float32.
+
+A program takes TOKENS tokens of one head. Channel c is turned with its partner half a head_dim away, which is
+read a second time (from the cache) instead of moved between threads.
+"""
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+# Kernels are Triton's language, which has no types of Python's.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_TILE = 2048  # entries of a program's tile
+_PARTS = 1024  # programs that share the rows of a weight gradient
+
+
+@triton.jit
+def _turn(token, channel, inside, rope, half, stride_l):
+    """Partner channel, cos and signed sin [T, D] of the rotation; none beyond 2 * half channels."""
+    is_first, is_turned = channel < half, channel < 2 * half
+    partner = tl.where(is_first, channel + half, tl.where(is_turned, channel - half, channel))
+    angle = tl.where(is_first, channel, channel - half)
+    at = rope + token[:, None] * stride_l + angle[None, :]
+    mask = inside & is_turned[None, :]
+    cos = tl.load(at, mask=mask, other=1.0).to(tl.float32)
+    sin = tl.load(at + half, mask=mask, other=0.0).to(tl.float32)
+    return partner, cos, tl.where(is_first[None, :], -sin, sin)
+
+
+@triton.jit
+def _prepare(
+    source, rope, out, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l,
+    TURN: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    batch, head = row // heads, row % heads
+    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
+    channel = tl.arange(0, CHANNELS)
+    inside = (token < length)[:, None] & (channel < dim)[None, :]
+    base = source + batch * stride_b + head * dim + token[:, None] * stride_l
+    x = tl.load(base + channel[None, :], mask=inside, other=0.0).to(tl.float32)
+    y = x * tl.sigmoid(x)
+    if TURN:
+        partner, cos, sin = _turn(token, channel, inside, rope + batch * rope_b, half, rope_l)
+        other = tl.load(base + partner[None, :], mask=inside, other=0.0).to(tl.float32)
+        scale = 1.0 / (tl.sqrt(tl.sum(y * y, axis=1)) + eps)
+        y = (y * cos + other * tl.sigmoid(other) * sin) * scale[:, None]
+    at = (row * length + token)[:, None] * dim + channel[None, :]
+    tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _prepare_backward(
+    grad, source, rope, out, out_b, out_l, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l,
+    TURN: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    batch, head = row // heads, row % heads
+    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
+    channel = tl.arange(0, CHANNELS)
+    inside = (token < length)[:, None] & (channel < dim)[None, :]
+    base = source + batch * stride_b + head * dim + token[:, None] * stride_l
+    x = tl.load(base + channel[None, :], mask=inside, other=0.0).to(tl.float32)
+    from_grad = grad + (row * length + token)[:, None] * dim
+    d = tl.load(from_grad + channel[None, :], mask=inside, other=0.0).to(tl.float32)
+    s = tl.sigmoid(x)
+    y = x * s
+    if TURN:
+        partner, cos, sin = _turn(token, channel, inside, rope + batch * rope_b, half, rope_l)
+        other = tl.load(from_grad + partner[None, :], mask=inside, other=0.0).to(tl.float32)
+        d = d * cos - other * sin
+        norm = tl.sqrt(tl.sum(y * y, axis=1))
+        scale = 1.0 / (norm + eps)
+        along = tl.sum(d * y, axis=1) * scale * scale / tl.where(norm > 0, norm, 1.0)
+        d = d * scale[:, None] - y * along[:, None]
+    d *= s * (1.0 + x * (1.0 - s))
+    at = batch * out_b + token[:, None] * out_l + head * dim + channel[None, :]
+    tl.store(out + at, d.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _combine(
+    attended, read, weight, gate, out, rows, heads, length, dim, eps, stride_b, stride_h, stride_l,
+    ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """A row is one head of one token, in the order [B, L, H]."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    channel = tl.arange(0, CHANNELS)
+    inside = (row < rows)[:, None] & (channel < dim)[None, :]
+    token = row // heads
+    at = (token // length) * stride_b + (row % heads) * stride_h + (token % length) * stride_l
+    x = tl.load(read + at[:, None] + channel[None, :], mask=inside, other=0.0).to(tl.float32)
+    w = tl.load(weight + channel, mask=channel < dim, other=0.0).to(tl.float32)
+    g = tl.load(gate + row, mask=row < rows, other=0.0).to(tl.float32)
+    scale = 1.0 / tl.sqrt(tl.sum(x * x, axis=1) / dim + eps)
+    to = row[:, None] * dim + channel[None, :]
+    a = tl.load(attended + to, mask=inside, other=0.0).to(tl.float32)
+    y = a + x * (scale * g)[:, None] * w[None, :]
+    tl.store(out + to, y.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _combine_backward(
+    grad, read, weight, gate, d_read, d_gate, parts, rows, heads, length, dim, eps, stride_b, stride_h, stride_l,
+    ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Every n-th block of rows; `parts` [n, D] takes each program's share of the weight's gradient."""
+    channel = tl.arange(0, CHANNELS)
+    w = tl.load(weight + channel, mask=channel < dim, other=0.0).to(tl.float32)
+    d_w = tl.zeros((CHANNELS,), tl.float32)
+    blocks = tl.cdiv(rows, ROWS)
+    first = tl.program_id(0).to(tl.int64)
+    for turn in tl.range(0, tl.cdiv(blocks - tl.program_id(0), tl.num_programs(0))):
+        row = (first + turn * tl.num_programs(0)) * ROWS + tl.arange(0, ROWS)
+        inside = (row < rows)[:, None] & (channel < dim)[None, :]
+        token = row // heads
+        at = (token // length) * stride_b + (row % heads) * stride_h + (token % length) * stride_l
+        x = tl.load(read + at[:, None] + channel[None, :], mask=inside, other=0.0).to(tl.float32)
+        g = tl.load(gate + row, mask=row < rows, other=0.0).to(tl.float32)
+        to = row[:, None] * dim + channel[None, :]
+        d = tl.load(grad + to, mask=inside, other=0.0).to(tl.float32)
+        scale = 1.0 / tl.sqrt(tl.sum(x * x, axis=1) / dim + eps)
+        unit = x * scale[:, None]
+        tl.store(
+            d_gate + row,
+            tl.sum(d * unit * w[None, :], axis=1).to(d_gate.dtype.element_ty),
+            mask=row < rows,
+        )
+        d = d * g[:, None]
+        d_w += tl.sum(d * unit, axis=0)
+        d = d * w[None, :]
+        along = tl.sum(d * unit, axis=1) / dim
+        d = (d - unit * along[:, None]) * scale[:, None]
+        tl.store(d_read + to, d.to(d_read.dtype.element_ty), mask=inside)
+    tl.store(parts + first * dim + channel, d_w, mask=channel < dim)
+
+
+def _tile(dim: int) -> tuple[int, int]:
+    channels = triton.next_power_of_2(dim)
+    return max(1, min(32, _TILE // channels)), channels
+
+
+def _unit_last(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def prepare(fast: Tensor, rope: Tensor, dim: int, eps: float) -> tuple[Tensor, ...]:
+    """[B, L, 3 * H * D] -> query, key, value [B, H, L, D]."""
+    fast, rope = _unit_last(fast), _unit_last(rope)
+    batch, length, width = fast.shape
+    heads = width // 3 // dim
+    outs = tuple(fast.new_empty(batch, heads, length, dim) for _ in range(3))
+    tokens, channels = _tile(dim)
+    grid = (batch * heads, triton.cdiv(length, tokens))
+    for i, (x, out) in enumerate(zip(fast.chunk(3, dim=-1), outs, strict=True)):
+        _prepare[grid](
+            x, rope, out, length, heads, dim, rope.shape[-1] // 2, eps, *x.stride()[:2], *rope.stride()[:2],
+            TURN=i < 2, TOKENS=tokens, CHANNELS=channels, num_warps=4,
+        )  # fmt: skip
+    return outs
+
+
+def prepare_backward(
+    grads: Sequence[Tensor], fast: Tensor, rope: Tensor, dim: int, eps: float
+) -> Tensor:
+    """Gradient of `fast` [B, L, 3 * H * D] from those of `prepare`'s results."""
+    fast, rope = _unit_last(fast), _unit_last(rope)
+    batch, length, width = fast.shape
+    heads = width // 3 // dim
+    whole = torch.empty(fast.shape, dtype=fast.dtype, device=fast.device)
+    tokens, channels = _tile(dim)
+    grid = (batch * heads, triton.cdiv(length, tokens))
+    parts = zip(fast.chunk(3, dim=-1), whole.chunk(3, dim=-1), grads, strict=True)
+    for i, (x, out, grad) in enumerate(parts):
+        _prepare_backward[grid](
+            grad.contiguous(), x, rope, out, *out.stride()[:2],
+            length, heads, dim, rope.shape[-1] // 2, eps, *x.stride()[:2], *rope.stride()[:2],
+            TURN=i < 2, TOKENS=tokens, CHANNELS=channels, num_warps=4,
+        )  # fmt: skip
+    return whole
+
+
+def combine(attended: Tensor, read: Tensor, weight: Tensor, gate: Tensor, eps: float) -> Tensor:
+    """attended + RMSNorm(read) * gate, [B, L, H * D]."""
+    attended, read = attended.contiguous(), _unit_last(read)
+    out = torch.empty_like(attended)
+    batch, heads, length, dim = read.shape
+    rows, channels = _tile(dim)
+    count = batch * length * heads
+    _combine[(triton.cdiv(count, rows),)](
+        attended, read, weight, gate.contiguous(), out, count, heads, length, dim, eps, *read.stride()[:3],
+        ROWS=rows, CHANNELS=channels, num_warps=4,
+    )  # fmt: skip
+    return out
+
+
+def combine_backward(
+    grad: Tensor, read: Tensor, weight: Tensor, gate: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of read [B, H, L, D] (laid out [B, L, H, D]), weight and gate."""
+    grad, read, gate = grad.contiguous(), _unit_last(read), gate.contiguous()
+    batch, heads, length, dim = read.shape
+    rows, channels = _tile(dim)
+    count = batch * length * heads
+    programs = min(_PARTS, triton.cdiv(count, rows))
+    d_read = read.new_empty(batch, length, heads, dim)
+    d_gate = torch.empty_like(gate)
+    parts = torch.empty(programs, dim, dtype=torch.float32, device=read.device)
+    _combine_backward[(programs,)](
+        grad, read, weight, gate, d_read, d_gate, parts, count, heads, length, dim, eps, *read.stride()[:3],
+        ROWS=rows, CHANNELS=channels, num_warps=4,
+    )  # fmt: skip
+    return d_read.transpose(1, 2), parts.sum(0).to(weight.dtype), d_gate
