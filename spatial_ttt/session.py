@@ -22,7 +22,7 @@ import torch
 
 from spatial_ttt.errors import BudgetError, SessionClosed, SessionError, VideoError
 from spatial_ttt.generate import Decoding, generate
-from spatial_ttt.model.attention import KVCache, release
+from spatial_ttt.model.kv_cache import KVCache, release
 from spatial_ttt.model.layout import END, Layout, join_all, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState, layer_bytes
@@ -247,7 +247,7 @@ class StreamingSession:
         """Let the parent append in place again where a dropped fork did; the caller holds the lock."""
         for ours, theirs in zip(fork.layers, parent.layers, strict=True):
             if isinstance(ours, KVCache):
-                release(ours, theirs.length if isinstance(theirs, KVCache) else 0)
+                release(ours, theirs if isinstance(theirs, KVCache) else None)
 
     def fork(self) -> StreamingSession:
         """A second session that has seen the same and goes its own way; copies nothing until it must."""

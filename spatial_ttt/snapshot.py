@@ -20,8 +20,8 @@ from torch import Tensor
 
 from spatial_ttt.errors import CheckpointError
 from spatial_ttt.files import atomic_path
-from spatial_ttt.model.attention import KVCache
 from spatial_ttt.model.fast_weights import FastState, FastWeights
+from spatial_ttt.model.kv_cache import KVCache, cache_of
 from spatial_ttt.model.layout import Run, RunKind
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import Context, DecoderState, Held, Projected, Tokens, TTTState
@@ -155,7 +155,7 @@ def _flatten(value: Any, leaves: list[Tensor]) -> Any:
         return {"tensor": len(leaves) - 1}
     if isinstance(value, KVCache):
         leaves.extend(value.past)
-        return {"cache": [len(leaves) - 2, value.length]}
+        return {"cache": len(leaves) - 2}
     if isinstance(value, Frame):
         leaves.append(torch.from_numpy(np.ascontiguousarray(value.pixels)))
         return {"frame": [len(leaves) - 1, value.time]}
@@ -174,8 +174,8 @@ def _unflatten(tree: Any, tensors: dict[str, Tensor]) -> Any:
     if "tensor" in tree:
         return tensor(tree["tensor"])
     if "cache" in tree:
-        index, length = tree["cache"]
-        return KVCache(tensor(index), tensor(index + 1), length, [length])
+        index = tree["cache"]
+        return cache_of(tensor(index), tensor(index + 1))
     if "frame" in tree:
         index, seconds = tree["frame"]
         return Frame(tensor(index).cpu().numpy(), seconds)

@@ -7,75 +7,18 @@ that many independent continuations of the same past, each L / branches long.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from spatial_ttt.errors import ConfigError
+from spatial_ttt.model import fused_attention
+from spatial_ttt.model.kv_cache import Segment
 
 IMPLEMENTATIONS = ("sdpa", "eager", "flash_attention_2")
 """Values of `attn_implementation`: torch's fused attention, plain matrix products, the flash-attn package."""
-
-
-class KVCache(NamedTuple):
-    """Keys and values of an attention layer, the oldest first: [B, Hkv, capacity, Dh], `length` in use.
-
-    Without gradients the buffers grow by doubling and are appended to in place. `high_water` is shared by all
-    holders of the buffers: only the one whose end it marks may append in place, any other copies
-    first, so a fork never disturbs its parent.
-    """
-
-    keys: Tensor
-    values: Tensor
-    length: int
-    high_water: list[int]
-
-    @property
-    def past(self) -> tuple[Tensor, Tensor]:
-        """Keys and values in use, [B, Hkv, length, Dh]."""
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes in use (the capacity may be up to twice that)."""
-        return 2 * self.keys[:, :, : self.length].numel() * self.keys.element_size()
-
-
-def append(cache: KVCache | None, keys: Tensor, values: Tensor) -> KVCache:
-    """The cache with new keys and values [B, Hkv, L, Dh] at its end."""
-    length = keys.shape[2]
-    if cache is None:
-        return KVCache(keys, values, length, [length])
-    total = cache.length + length
-    if torch.is_grad_enabled():  # a backward pass may still read the buffers
-        past_keys, past_values = cache.past
-        joined = torch.cat((past_keys, keys), dim=2), torch.cat((past_values, values), dim=2)
-        return KVCache(*joined, total, [total])
-    if cache.high_water[0] != cache.length or cache.keys.shape[2] < total:
-        cache = _with_room(cache, max(total, 2 * cache.length))
-    cache.keys[:, :, cache.length : total] = keys
-    cache.values[:, :, cache.length : total] = values
-    cache.high_water[0] = total
-    return cache._replace(length=total)
-
-
-def _with_room(cache: KVCache, capacity: int) -> KVCache:
-    batch, heads, _, dim = cache.keys.shape
-    buffers = []
-    for old in cache.past:
-        buffer = old.new_empty(batch, heads, capacity, dim)
-        buffer[:, :, : cache.length] = old
-        buffers.append(buffer)
-    return KVCache(buffers[0], buffers[1], cache.length, [cache.length])
-
-
-def release(cache: KVCache, length: int) -> None:
-    """Give back what a dropped fork appended after `length`, so that its parent may append in place."""
-    if cache.high_water[0] == cache.length:
-        cache.high_water[0] = length
 
 
 def causal_mask(
@@ -114,6 +57,8 @@ def attend(
         return q
     if implementation == "flash_attention_2" and branches == 1:
         return _flash(q, k, v, window)
+    if implementation == "sdpa" and window and branches == 1 and fused_attention.applies(q):
+        return fused_attention.window_attention(q, k, v, window)
     attention = _plain if implementation == "eager" else _sdpa
     if branches > 1:
         return _attend_branches(q, k, v, branches, window, attention)
@@ -131,6 +76,29 @@ def attend(
         mask = causal_mask(stop - start, high - low, window, 1, q.device)
         pieces.append(attention(q[:, :, start:stop], k[:, :, low:high], v[:, :, low:high], mask))
     return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
+
+
+def attend_past(
+    q: Tensor,
+    past: Sequence[Segment],
+    own: Segment,
+    *,
+    branches: int = 1,
+    implementation: str = "sdpa",
+) -> Tensor:
+    """Attention of L new tokens to all `past` segments and, causally, to their `own` keys and values."""
+    if q.shape[2] and implementation == "sdpa" and branches == 1 and fused_attention.applies(q):
+        return fused_attention.segment_attention(q, past, *own)
+    keys, values = zip(*past, own, strict=True)
+    if len(keys) > 1:
+        return attend(
+            q,
+            torch.cat(keys, 2),
+            torch.cat(values, 2),
+            branches=branches,
+            implementation=implementation,
+        )
+    return attend(q, keys[0], values[0], branches=branches, implementation=implementation)
 
 
 def _attend_branches(

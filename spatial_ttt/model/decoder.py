@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from spatial_ttt.errors import ConfigError
-from spatial_ttt.model.attention import KVCache
 from spatial_ttt.model.configuration import TTTConfig
+from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.layers import MLP, RMSNorm, RotaryEmbedding
 from spatial_ttt.model.layout import Layout, positions
 from spatial_ttt.model.state import DecoderState, LayerState, Tokens, TTTState

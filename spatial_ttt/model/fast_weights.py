@@ -153,12 +153,16 @@ def scan(
     Returns outputs [B, H, L, D] and the state after the last token. `keep_state=False` says that
     nobody will read that state, so the sums of the last open chunk are not made.
     """
-    opened = config.chunk_size - state.num_tokens if state.num_tokens else 0  # tokens that fill the open chunk
+    opened = (
+        config.chunk_size - state.num_tokens if state.num_tokens else 0
+    )  # tokens that fill the open chunk
     if inputs.length - opened <= config.chunk_size:
         return plain_scan(state, inputs, initial, config, keep_state=keep_state)
     from spatial_ttt.model.kernels import scan as kernel
 
-    backend, _ = resolve_backend("scan", inputs.query.device, inputs.query.dtype, kernel.problem(state, inputs))
+    backend, _ = resolve_backend(
+        "scan", inputs.query.device, inputs.query.dtype, kernel.problem(state, inputs)
+    )
     if backend == "reference":
         return plain_scan(state, inputs, initial, config, keep_state=keep_state)
     outputs = []
@@ -167,7 +171,9 @@ def scan(
             out, state = plain_scan(state, inputs.cut(0, opened), initial, config)
             outputs.append(out)
         state = commit(state, initial, config)
-    out, state, rest = kernel.scan(state, inputs.cut(opened, inputs.length), initial, config, keep_state)
+    out, state, rest = kernel.scan(
+        state, inputs.cut(opened, inputs.length), initial, config, keep_state
+    )
     outputs.append(out)
     if keep_state:
         state = accumulate(state, rest)

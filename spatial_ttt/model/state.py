@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from spatial_ttt.model.attention import KVCache
 from spatial_ttt.model.fast_weights import FastState
+from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.layout import Layout
 
 

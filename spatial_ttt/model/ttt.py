@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spatial_ttt.model import fast_weights as fw
-from spatial_ttt.model.attention import KVCache, append, attend, keep_window, last
+from spatial_ttt.model.attention import attend, attend_past, keep_window, last
 from spatial_ttt.model.configuration import TTTConfig, state_dtype
 from spatial_ttt.model.convolution import convolve_slots, dirac
 from spatial_ttt.model.holding import Plan, Stretch, plan
 from spatial_ttt.model.kernels import mixing, resolve_backend
+from spatial_ttt.model.kv_cache import KVCache, append
 from spatial_ttt.model.layers import RMSNorm, rotate
 from spatial_ttt.model.layout import join, split
 from spatial_ttt.model.state import (
@@ -77,10 +78,10 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, KVCache]:
         """Attend to all tokens seen: x [B, L, D] -> [B, L, D] and the cache with L more."""
         q, k, v = (t.transpose(1, 2) for t in self.qkv(x))
-        cache = append(cache, rotate(k, rope), v)
-        keys, values = cache.past
-        q = rotate(q, rope)
-        out = attend(q, keys, values, branches=branches, implementation=self.implementation)
+        q, k = rotate(q, rope), rotate(k, rope)
+        past = cache.segments if cache is not None else ()
+        out = attend_past(q, past, (k, v), branches=branches, implementation=self.implementation)
+        cache = append(cache, k, v)
         return self.o_proj(out.transpose(1, 2).flatten(2)), cache
 
 

@@ -1,0 +1,81 @@
+"""Attention on a CUDA device in half precision: the fastest kernel torch offers for each shape.
+
+Chosen on an H200 (benchmarks/attention.py): windows and short queries run on the built-in
+FlashAttention; many queries over long pasts on cuDNN (550 against 310 TFLOP/s). Past segments need
+no mask, so each is attended alone and the parts are merged by their log-sum-exps.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from spatial_ttt.model.kv_cache import Segment
+
+log = logging.getLogger(__name__)
+
+CUDNN_QUERIES = 512
+"""With fewer queries cuDNN is slower than FlashAttention."""
+
+
+def applies(q: Tensor) -> bool:
+    """These kernels can run: on CUDA, in half precision, and nobody asks for gradients."""
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    fits = q.device.type == "cuda" and half and not torch.is_grad_enabled()
+    _tell(q.device.type, str(q.dtype), fits)
+    return fits
+
+
+@lru_cache(maxsize=16)
+def _tell(device: str, dtype: str, fits: bool) -> None:
+    which = "FlashAttention and cuDNN" if fits else "SDPA with explicit masks"
+    log.info("attention: %s (%s, %s)", which, device, dtype)
+
+
+def window_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """The last L of N tokens over the last `window` keys each, [B, H, L, Dh]."""
+    return _flash(q, k, v, causal=True, window=window)[0]
+
+
+def segment_attention(q: Tensor, past: Sequence[Segment], k: Tensor, v: Tensor) -> Tensor:
+    """L tokens over all past segments and, causally, over themselves: q [B, H, L, Dh]."""
+    out, lse = _part(q, k, v, causal=True)
+    if not past:
+        return out
+    total = out.float()
+    for keys, values in past:
+        other, other_lse = _part(q, keys, values, causal=False)
+        total, lse = _merge(total, lse, other, other_lse)
+    return total.to(q.dtype)
+
+
+def _merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
+    """Two partial softmaxes as one; out [B, H, L, Dh] float32, lse [B, H, L]."""
+    share = torch.sigmoid(other_lse - lse)
+    merged = torch.lerp(out, other.float(), share[..., None])
+    return merged, torch.logaddexp(lse, other_lse)
+
+
+def _part(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:
+    if q.shape[2] >= CUDNN_QUERIES:
+        got = torch.ops.aten._scaled_dot_product_cudnn_attention(
+            q, k, v, None, True, 0.0, causal, False
+        )
+        return got[0], got[1].reshape(q.shape[:3]).float()
+    return _flash(q, k, v, causal=causal, window=None)
+
+
+def _flash(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: int | None
+) -> tuple[Tensor, Tensor]:
+    """Output [B, H, L, Dh] and log-sum-exp [B, H, L]; causal means aligned at the last key."""
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    sides = {} if window is None else {"window_size_left": window - 1, "window_size_right": 0}
+    got = torch.ops.aten._flash_attention_forward(
+        q, k, v, None, None, q.shape[1], k.shape[1], 0.0, causal, False, **sides
+    )
+    return got[0].transpose(1, 2), got[1][..., : q.shape[1]].float()
