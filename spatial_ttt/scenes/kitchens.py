@@ -6,7 +6,7 @@ from spatial_ttt.scenes.catalogue import kitchen
 from spatial_ttt.scenes.catalogue.mesh import Furniture
 from spatial_ttt.scenes.catalogue.palette import Material, Paint, exact, paint, wood
 from spatial_ttt.scenes.furnish import Furnisher
-from spatial_ttt.scenes.habits import fill, in_corners, pictures, scatter
+from spatial_ttt.scenes.habits import fill, in_corners, insist, pictures, scatter
 from spatial_ttt.scenes.space import yaw_of
 
 
@@ -68,6 +68,9 @@ def kitchen_room(room: Furnisher) -> None:
     front = _front(room)
     units = _kitchen_units(room, front)
     run = unit_run(room, units)
+    for kind in ("stove", "refrigerator"):
+        if not room.indices(kind):
+            insist(room, kind, (0.4, 0.0, 0.0))
     for index in run:
         thing = room.placed[index]
         if thing.furniture.category == "stove":

@@ -33,7 +33,8 @@ def bedroom_room(room: Furnisher) -> None:
             room.before(bed, "rug", -0.6)
         if dice.chance(0.2):
             room.before(bed, "bench", 0.03)
-    along_walls(room, (("wardrobe", 0.85),), 0.6)
+    if dice.chance(0.9):
+        insist(room, "wardrobe", (0.6, 0.6, 0.45, 0.3))
     along_walls(room, (("dresser", 0.6), ("bookshelf", 0.15)), 0.55)
     if dice.chance(0.3):
         desk_place(room)

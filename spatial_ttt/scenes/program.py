@@ -112,7 +112,7 @@ def lay_out(dice: Dice, functions: list[str], wall: float) -> list[Cell] | None:
     aspect = dice.uniform(1.0, 1.65)
     width = round((total * aspect) ** 0.5, 3)
     house = Rect(0.0, 0.0, width, round(total / width, 3))
-    if functions[0] == "hallway":
+    if functions[0] == "hallway" and len(functions) >= 4:
         cells = _along_corridor(dice, areas, house)
     else:
         cells = _split(dice, [areas[0], *dice.shuffled(areas[1:])], house)

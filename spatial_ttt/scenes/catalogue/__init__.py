@@ -20,7 +20,7 @@ from spatial_ttt.scenes.catalogue import (
     tables,
     unusual,
 )
-from spatial_ttt.scenes.catalogue.mesh import Furniture
+from spatial_ttt.scenes.catalogue.mesh import Furniture, scaled
 from spatial_ttt.scenes.dice import Dice
 
 Maker = Callable[[Dice], Furniture]
@@ -61,8 +61,13 @@ _ALL = {**COMMON, **UNUSUAL}
 KINDS = tuple(_ALL)
 """Every kind `make` accepts, in a fixed order."""
 
-_TABLETOP = ("teddy bear", "football", "globe", "rubber duck", "toy truck", "dumbbell")
-TABLETOP_UNUSUAL = _TABLETOP
+_SCALED = (
+    "keyboard", "printer", "range hood", "kettle", "toaster", "backpack", "shoes", "cup", "bowl",
+    "toilet paper", "guitar", "skateboard", "globe", "rubber duck", "bicycle", "suitcase",
+    "toy truck", "dumbbell", "umbrella",
+)  # fmt: skip
+"""Kinds of one shape whose instances differ by their scale."""
+TABLETOP_UNUSUAL = ("teddy bear", "football", "globe", "rubber duck", "toy truck", "dumbbell")
 """Unusual things small enough to stand on a table or bed."""
 
 
@@ -71,4 +76,5 @@ def make(kind: str, dice: Dice) -> Furniture:
     maker = _ALL.get(kind)
     if maker is None:
         raise SceneError(f"the catalogue has no {kind!r}; choose one of {', '.join(KINDS)}")
-    return maker(dice)
+    thing = maker(dice)
+    return scaled(thing, dice.uniform(0.92, 1.09)) if kind in _SCALED else thing

@@ -79,6 +79,19 @@ class Furniture:
     surfaces: tuple[Surface, ...] = ()
 
 
+def scaled(thing: Furniture, factor: float) -> Furniture:
+    """The same thing, larger or smaller all over."""
+
+    def times(vec: Vec) -> Vec:
+        return (vec[0] * factor, vec[1] * factor, vec[2] * factor)
+
+    solids = tuple(s._replace(center=times(s.center), half=times(s.half)) for s in thing.solids)
+    surfaces = tuple(
+        Surface(*times(s[:3]), *times(s[3:]))._replace(headroom=s.headroom) for s in thing.surfaces
+    )
+    return Furniture(thing.category, thing.color, solids, times(thing.size), surfaces)
+
+
 def reach(solid: Solid) -> Vec:
     """Half lengths of the smallest box along the local axes around a solid."""
     hx, hy, hz = solid.half
