@@ -20,8 +20,8 @@ PARTS_PER_ROW = 256
 """Parts side by side in their texture."""
 ENTRIES_PER_ROW = 4096
 """Faces to draw side by side in their texture."""
-VERTICES_PER_ENTRY = 6
-"""Two triangles per face."""
+FACE_INDICES = (0, 1, 2, 2, 1, 3)
+"""The two triangles of a face over its four corners."""
 
 _HEAD = f"""
 #version 430
@@ -38,6 +38,8 @@ uvec4 part_texel(int part, int i) {{
         part >> {PARTS_PER_ROW.bit_length() - 1}), 0);
 }}
 vec3 real(uvec4 bits) {{ return uintBitsToFloat(bits.xyz); }}
+// Two bfloat16 in a word: the upper halves of two floats.
+vec2 two(uint word) {{ return uintBitsToFloat(uvec2(word << 16, word & 0xFFFF0000u)); }}
 mat3 own_axes(vec3 x, vec3 y) {{ return mat3(x, y, cross(x, y)); }}
 """
 
@@ -80,7 +82,6 @@ def visibility_vertex(is_round: bool) -> str:
     """
     return f"""{_HEAD}
 uniform usampler2D entries;      // part, face and its side; frame
-uniform int first;               // entry the draw starts at
 uniform vec2 clip_z;             // the two numbers of the depth row of the projection
 flat out float number;
 {outputs}
@@ -88,13 +89,10 @@ flat out float number;
 vec4 view_row(int frame, int i) {{ return texelFetch(views, ivec2(i, frame), 0); }}
 
 void main() {{
-    int entry = first + gl_VertexID / {VERTICES_PER_ENTRY};
-    int vertex = gl_VertexID % {VERTICES_PER_ENTRY};
+    int entry = gl_VertexID >> 2, corner = gl_VertexID & 3;
     uvec2 item = texelFetch(entries, ivec2(entry & {ENTRIES_PER_ROW - 1},
         entry >> {ENTRIES_PER_ROW.bit_length() - 1}), 0).xy;
     int part = int(item.x >> 3), face = int((item.x >> 1) & 3u), frame = int(item.y);
-    // Two triangles over the face's square: 0 1 2, 2 1 3.
-    int corner = vertex < 3 ? vertex : (vertex == 3 ? 2 : (vertex == 4 ? 1 : 3));
     vec2 square = vec2(corner & 1, corner >> 1) * 2.0 - 1.0;
     float side = float(item.x & 1u) * 2.0 - 1.0;
     vec3 center = real(part_texel(part, 0)), half_ = real(part_texel(part, 1));
@@ -148,9 +146,8 @@ flat out vec3 eye, right, down, forward;
 flat out int frame;
 
 void main() {{
-    frame = gl_VertexID / 6;
-    int vertex = gl_VertexID % 6;
-    int corner = vertex < 3 ? vertex : (vertex == 3 ? 2 : (vertex == 4 ? 1 : 3));
+    frame = gl_VertexID >> 2;
+    int corner = gl_VertexID & 3;
     vec4 r0 = texelFetch(views, ivec2(3, frame), 0), r1 = texelFetch(views, ivec2(4, frame), 0);
     vec4 r2 = texelFetch(views, ivec2(5, frame), 0);
     eye = vec3(r0.w, r1.w, r2.w);
@@ -162,7 +159,7 @@ void main() {{
 }}
 """
 
-# The numbers of the material: eleven halves in pairs, and the emission beside the kind.
+# The numbers of the material: eleven bfloat16 in pairs, and the emission beside the kind.
 _PATTERN = "ab.x, ab.y, cd.x, cd.y, ef.x, ef.y, gh.x, gh.y, ij.x, ij.y, bk.y, emission"
 
 
@@ -189,9 +186,9 @@ vec3 draw(int number, vec2 sample_, out float depth, out int id) {{
     uvec4 b3 = part_texel(part, 3), b4 = part_texel(part, 4);
     vec3 half_ = real(b1);
     mat3 axes = own_axes(real(b2), real(b3));
-    vec2 ab = unpackHalf2x16(b1.w), cd = unpackHalf2x16(b2.w), ef = unpackHalf2x16(b3.w);
-    vec2 gh = unpackHalf2x16(b4.x), ij = unpackHalf2x16(b4.y), rg = unpackHalf2x16(b4.z);
-    vec2 bk = unpackHalf2x16(b4.w);
+    vec2 ab = two(b1.w), cd = two(b2.w), ef = two(b3.w);
+    vec2 gh = two(b4.x), ij = two(b4.y), rg = two(b4.z);
+    vec2 bk = two(b4.w);
     float emission = float((b0.w >> 2) & 3u);
     id = int(b0.w >> 4);
     vec2 slope = (sample_ - lens.zw) / lens.xy;
@@ -218,7 +215,7 @@ void main() {{
     vec2 corner = vec2(base.x, base.y - frame * size.y);
     int center = winner_at(base + middle);
     bool same = true;
-    for (int i = 0; i < SAMPLES * SAMPLES; i++)
+    for (int i = 0; SAMPLES > 1 && i < SAMPLES * SAMPLES; i++)
         same = same && winner_at(base + ivec2(i % SAMPLES, i / SAMPLES)) == center;
     int id;
     float depth;

@@ -33,7 +33,7 @@ def _compiled_shade() -> Any:
 shade = _compiled_shade()
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first"])
 def prepare_kernel(records, poses, maps, first, num_parts, num_frames, BLOCK: tl.constexpr):
     """maps[n, p] = o, x, y, z, kind: a ray of slopes a, b is o + t (a x + b y + z) to part p."""
     local_frame = tl.program_id(0).to(tl.int64)
@@ -77,7 +77,7 @@ def _reach(nx, ny, nz, record, pose, mask):
     return level
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first"])
 def cull_kernel(
     records, counts, poses, lenses, lists, lengths,
     first, num_parts, num_frames, tiles_x, near,
@@ -244,7 +244,7 @@ def _pixels(tile, tiles_x, TILE_W: tl.constexpr, TILE_H: tl.constexpr):
     return (tile % tiles_x) * TILE_W + lane % TILE_W, (tile // tiles_x) * TILE_H + lane // TILE_W
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first"])
 def nearest_kernel(
     maps, lenses, lists, lengths, winners,
     first, num_parts, num_frames, tiles_x, near,
@@ -265,7 +265,7 @@ def nearest_kernel(
     tl.store(winners + slot * (TILE_W * TILE_H * SAMPLES * SAMPLES) + lane, winner)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first"])
 def shade_kernel(
     records, poses, lenses, maps, winners, rgb, ids, depths, pixels,
     first, num_parts, num_frames, num_objects, width, height, tiles_x,

@@ -31,7 +31,7 @@ from spatial_ttt.scenes.views import (
     visible_faces,
 )
 
-STACK_PIXELS = 4_000_000
+STACK_PIXELS = 2_000_000
 """Samples drawn per stack: enough to keep a card busy, few enough to stay in its caches."""
 
 
@@ -49,10 +49,15 @@ class Renderer:
 
     `samples` counts samples along each side of a pixel: 1 draws hard edges, 2 smooth ones.
     Frames show the camera's whole field of view, also where the camera's own size is another.
+    A renderer belongs to the thread that made it; several may live side by side.
     """
 
     _records: moderngl.Texture
     _entries: moderngl.Texture
+    _indices: moderngl.Buffer
+    _boxes: moderngl.VertexArray
+    _rounds: moderngl.VertexArray
+    _screen: moderngl.VertexArray
     _bounds: Bounds
 
     def __init__(self, width: int, height: int, samples: int = 1) -> None:
@@ -62,6 +67,7 @@ class Renderer:
                 f"got {width} x {height} and {samples}"
             )
         self.width, self.height, self.samples = width, height, samples
+        self._is_closed = False
         self._context = _open_context()
         self.device: str = self._context.info["GL_RENDERER"]
         limit = int(self._context.info["GL_MAX_TEXTURE_SIZE"])
@@ -75,6 +81,7 @@ class Renderer:
         self.stack = max(1, min(STACK_PIXELS // per_frame, limit // (height * samples)))
         self._make_targets()
         self._make_programs()
+        self._make_entries(glsl.ENTRIES_PER_ROW)
         self._parts: Parts | None = None
 
     def __enter__(self) -> Renderer:
@@ -89,8 +96,10 @@ class Renderer:
         self.close()
 
     def close(self) -> None:
-        """Gives the context and everything in it back."""
-        self._context.release()
+        """Gives the context and everything in it back; closing twice is fine."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._context.release()
 
     def render(
         self, parts: Parts, camera: Camera, frames: slice | Sequence[int] | None = None
@@ -123,13 +132,16 @@ class Renderer:
 
     def _draw(self, parts: Parts, views: Views) -> Iterator[tuple[int, int]]:
         """Draws stack after stack; yields (first frame, frames) while one is in the targets."""
-        self._load_parts(parts)
-        for program in self._programs:
-            _set(program, lens=views.lens)
-        for begin in range(0, views.count, self.stack):
-            stack = views.slice(begin, begin + self.stack)
-            self._draw_stack(stack)
-            yield begin, stack.count
+        if self._is_closed:
+            raise SceneError("this renderer was closed; make another one")
+        with self._context:  # makes it current: another renderer may have drawn in between
+            self._load_parts(parts)
+            for program in self._programs:
+                _set(program, lens=views.lens)
+            for begin in range(0, views.count, self.stack):
+                stack = views.slice(begin, begin + self.stack)
+                self._draw_stack(stack)
+                yield begin, stack.count
 
     def _draw_stack(self, views: Views) -> None:
         self._views.write(views.texels.tobytes(), viewport=(0, 0, 6, views.count))
@@ -145,8 +157,7 @@ class Renderer:
             (self._rounds, num_boxes, len(entries)),
         ):
             if end > first:
-                _set(vertices.program, first=first)
-                vertices.render(vertices=(end - first) * glsl.VERTICES_PER_ENTRY)
+                vertices.render(vertices=6 * (end - first), first=6 * first)
         self._context.disable(moderngl.DEPTH_TEST)
         self._shaded.use()
         self._screen.render(vertices=6 * views.count)
@@ -178,8 +189,7 @@ class Renderer:
 
     def _load_entries(self, entries: NDArray[np.uint32]) -> None:
         if len(entries) > self._entries.height * glsl.ENTRIES_PER_ROW:
-            self._entries.release()
-            self._entries = _texture_for(self._context, len(entries), glsl.ENTRIES_PER_ROW, 1)
+            self._make_entries(len(entries))
         rows = max(1, -(-len(entries) // glsl.ENTRIES_PER_ROW))
         padded = np.zeros((rows * glsl.ENTRIES_PER_ROW, 2), np.uint32)
         padded[: len(entries)] = entries
@@ -198,7 +208,6 @@ class Renderer:
         )
         self._views = make((6, stack), 4, dtype="f4")
         self._records = _texture_for(self._context, 1, glsl.PARTS_PER_ROW, glsl.PART_TEXELS)
-        self._entries = _texture_for(self._context, 1, glsl.ENTRIES_PER_ROW, 1)
 
     def _make_programs(self) -> None:
         make = self._context.program
@@ -210,22 +219,32 @@ class Renderer:
             vertex_shader=glsl.SHADING_VERTEX, fragment_shader=glsl.shading_fragment(self.samples)
         )
         self._programs = (box, round_, shading)
-        self._boxes, self._rounds, self._screen = (
-            self._context.vertex_array(program, [], mode=moderngl.TRIANGLES)
-            for program in self._programs
-        )
         clip_z = ((FAR + NEAR) / (FAR - NEAR), -2.0 * FAR * NEAR / (FAR - NEAR))
         size = (self.width * self.samples, self.height * self.samples)
         for program in self._programs:
             _set(program, parts=0, views=1, entries=2, winners=3)
             _set(program, size=size, frames=self.stack, clip_z=clip_z)
 
+    def _make_entries(self, count: int) -> None:
+        """Room for a third more than count faces, and the index buffer to draw them with."""
+        if hasattr(self, "_entries"):
+            for old in (self._entries, self._boxes, self._rounds, self._screen, self._indices):
+                old.release()
+        self._entries = _texture_for(self._context, count, glsl.ENTRIES_PER_ROW, 1)
+        corners = np.arange(self._entries.height * glsl.ENTRIES_PER_ROW, dtype=np.uint32) * 4
+        indices = corners[:, None] + np.array(glsl.FACE_INDICES, np.uint32)
+        self._indices = self._context.buffer(indices.tobytes())
+        self._boxes, self._rounds, self._screen = (
+            self._context.vertex_array(program, [], index_buffer=self._indices)
+            for program in self._programs
+        )
+
 
 def pack_texels(records: NDArray[np.float32]) -> NDArray[np.uint32]:
     """Part records as the shaders read them: uint32 [P, 5, 4].
 
     Centre, half size and two axes as floats in three words each; in the fourth words kind,
-    emission and object id as bits, then the material's numbers and the colour as pairs of halves.
+    emission and object id as bits, then the material's numbers and the colour as pairs of bfloat16.
     """
     texels = np.empty((len(records), glsl.PART_TEXELS, 4), np.uint32)
     bits = records.view(np.uint32)
@@ -234,7 +253,8 @@ def pack_texels(records: NDArray[np.float32]) -> NDArray[np.uint32]:
     kind, object_id, emission = (records[:, i].astype(np.uint32) for i in (3, 7, 31))
     texels[:, 0, 3] = kind | emission << 2 | object_id << 4
     order = [11, 15, 19, 23, 24, 25, 26, 27, 28, 29, 20, 21, 22, 30]
-    pairs = np.ascontiguousarray(records[:, order].astype(np.float16)).view(np.uint32)
+    short = bits[:, order] >> 16
+    pairs = short[:, 0::2] | short[:, 1::2] << 16
     texels[:, 1:4, 3], texels[:, 4] = pairs[:, :3], pairs[:, 3:]
     return texels
 
@@ -267,8 +287,6 @@ def _open_context() -> moderngl.Context:
             raise SceneError(f"OpenGL without a display needs {name}: {error}; {advice}") from error
     settings: dict[str, Any] = {"backend": "egl", **libraries}
     try:
-        context = moderngl.create_context(standalone=True, require=430, **settings)
+        return moderngl.create_context(standalone=True, require=430, **settings)
     except Exception as error:  # moderngl and its loader raise bare Exceptions
         raise SceneError(f"EGL gave no OpenGL 4.3 context: {error}; {advice}") from error
-    context.gc_mode = "context_gc"
-    return context

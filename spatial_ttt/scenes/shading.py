@@ -72,7 +72,7 @@ PATTERNS: dict[Material, Pattern] = {
         0.03, 0.03, 0.16, grain_period=0.05, grain_stretch=3.0, grain_strength=0.06, edge_width=0.05
     ),
     Material.WINDOW: Pattern(edge_strength=0.15, emission=1.0),
-    Material.SCREEN: Pattern(0.22, 0.11, emission=2.0),
+    Material.SCREEN: Pattern(0.16, 0.11, emission=2.0),
 }
 
 RECORD_SIZE = 32
@@ -99,16 +99,19 @@ def pack_parts(parts: Parts) -> NDArray[np.float32]:
     if unknown:
         raise SceneError(f"parts.material holds {sorted(unknown)}, known are 0 to {max(Material)}")
     table = np.array([[getattr(PATTERNS[m], f) for f in PATTERN_FIELDS] for m in Material])
-    # Rounded to halves, because the renderer stores them so and all renderers must agree.
-    pattern = table.astype(np.float16)[parts.material.astype(np.int64)]
+    pattern = table[parts.material.astype(np.int64)]
     # Round parts have no edges to draw a line along.
     pattern[:, PATTERN_FIELDS.index("edge_strength")] *= parts.kind == PartKind.BOX
     record = np.zeros((count, RECORD_SIZE), np.float32)
     record[:, 0:3], record[:, 3] = parts.center, parts.kind
     record[:, 4:7], record[:, 7] = parts.half_size, parts.object_id
     record[:, 8:11], record[:, 12:15], record[:, 16:19] = np.moveaxis(parts.axes, 1, 0)
-    record[:, 20:23] = parts.color.astype(np.float16)
+    record[:, 20:23] = parts.color
     record[:, [11, 15, 19, 23]], record[:, 24:32] = pattern[:, :4], pattern[:, 4:]
+    # The renderer keeps these in 16 bits (bfloat16); rounded here so that all renderers agree.
+    looks = [11, 15, 19, *range(20, 32)]
+    rounded = (record[:, looks].view(np.uint32) + np.uint32(0x8000)) & np.uint32(0xFFFF0000)
+    record[:, looks] = rounded.view(np.float32)
     return record
 
 
@@ -249,7 +252,7 @@ class _Detail:
         """(light given off, colour that still reflects): windows and screens shine."""
         ops, half, kind = self.ops, self.at.half, self.pattern["emission"]
         height = _clamp(ops, 0.5 + 0.5 * self.at.local.z / half.z)
-        garden = _clamp(ops, 6.0 * (0.36 - height) + 0.3 * self.random)
+        garden = _clamp(ops, 6.0 * (0.38 - height))
         sky = (0.62 + 0.10 * height, 0.76 + 0.06 * height, 0.92)
         day = [s + garden * (g - s) for s, g in zip(sky, (0.20, 0.33, 0.13), strict=True)]
         # Only the broad face of a screen shines; its rim is dark.
