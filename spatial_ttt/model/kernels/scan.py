@@ -124,15 +124,5 @@ class _Scan(torch.autograd.Function):
 
         saved = ctx.saved_tensors
         grads, d_momentum = scan_launch.backward(saved, (d_out, d_total, d_write), ctx.rule)
-        d_query, d_key, d_value, d_lr, d_beta, d_norms, d_first, d_momentum = grads
-        return (
-            d_query,
-            d_key,
-            d_value,
-            d_lr.to(ctx.lr_dtype),
-            d_beta,
-            d_norms,
-            d_first,
-            d_momentum,
-            None,
-        )
+        d_query, d_key, d_value, d_lr, *others = grads
+        return d_query, d_key, d_value, d_lr.to(ctx.lr_dtype), *others, d_momentum, None
