@@ -1,0 +1,52 @@
+"""Kernels equal their plain versions: in Triton's interpreter here, compiled on a GPU where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.model.kernels.checks import CHECKS, run
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("operation", list(CHECKS))
+def test_interpreted_kernel_equals_plain_version(operation: str) -> None:
+    """Outputs and all gradients, at odd sizes, with NaN in fresh memory."""
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.model.kernels.checks", operation],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    _assert_close(json.loads(done.stdout))
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*deterministic")
+@pytest.mark.parametrize("operation", list(CHECKS))
+def test_compiled_kernel_equals_plain_version(operation: str) -> None:
+    """The same on the device, with more and larger sizes."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    _assert_close(run(operation, torch.device("cuda")))
+
+
+def _assert_close(found: dict[str, tuple[float, float]]) -> None:
+    assert found
+    wrong = {
+        name: f"{error:.2e} > {limit:.0e}"
+        for name, (error, limit) in found.items()
+        if not error <= limit
+    }
+    assert not wrong
