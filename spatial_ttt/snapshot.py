@@ -21,7 +21,7 @@ from torch import Tensor
 from spatial_ttt.errors import CheckpointError
 from spatial_ttt.files import atomic_path
 from spatial_ttt.model.fast_weights import FastState, FastWeights
-from spatial_ttt.model.kv_cache import KVCache, cache_of
+from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.layout import Run, RunKind
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import Context, DecoderState, Held, Projected, Tokens, TTTState
@@ -154,8 +154,11 @@ def _flatten(value: Any, leaves: list[Tensor]) -> Any:
         leaves.append(value)
         return {"tensor": len(leaves) - 1}
     if isinstance(value, KVCache):
-        leaves.extend(value.past)
-        return {"cache": len(leaves) - 2}
+        # Page by page: attention runs page by page, so the next bits depend on where pages end.
+        pairs = (*value.pages, (value.keys[:, :, : value.tail], value.values[:, :, : value.tail]))
+        first = len(leaves)
+        leaves.extend(tensor for pair in pairs for tensor in pair)
+        return {"cache": [first, len(pairs)]}
     if isinstance(value, Frame):
         leaves.append(torch.from_numpy(np.ascontiguousarray(value.pixels)))
         return {"frame": [len(leaves) - 1, value.time]}
@@ -174,8 +177,11 @@ def _unflatten(tree: Any, tensors: dict[str, Tensor]) -> Any:
     if "tensor" in tree:
         return tensor(tree["tensor"])
     if "cache" in tree:
-        index = tree["cache"]
-        return cache_of(tensor(index), tensor(index + 1))
+        first, count = tree["cache"]
+        *pages, (keys, values) = (
+            (tensor(i), tensor(i + 1)) for i in range(first, first + 2 * count, 2)
+        )
+        return KVCache(tuple(pages), keys, values, keys.shape[2], [keys.shape[2]])
     if "frame" in tree:
         index, seconds = tree["frame"]
         return Frame(tensor(index).cpu().numpy(), seconds)

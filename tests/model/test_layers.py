@@ -1,0 +1,60 @@
+"""Small layers against transformers' own, and exact in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers.models.qwen3_vl.modeling_qwen3_vl import (
+    Qwen3VLTextMLP,
+    Qwen3VLTextRMSNorm,
+    Qwen3VLTextRotaryEmbedding,
+    apply_rotary_pos_emb,
+)
+
+from spatial_ttt.model.layers import MLP, RMSNorm, RotaryEmbedding, rotate
+from spatial_ttt.presets import spatial_ttt_2b
+from spatial_ttt.testing.small import small_config
+from tests.model.streams import relative
+
+
+def test_rms_norm():
+    x = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0)) * 5
+    ours, theirs = RMSNorm(8, 1e-6), Qwen3VLTextRMSNorm(8, 1e-6)
+    ours.weight.data = theirs.weight.data = torch.arange(8.0)
+    assert torch.equal(ours(x), theirs(x))
+    half = x.bfloat16()
+    assert torch.equal(ours.bfloat16()(half), theirs.bfloat16()(half))
+    exact = x.double()
+    expected = (
+        exact / (exact.square().mean(-1, keepdim=True) + 1e-6).sqrt() * torch.arange(8.0).double()
+    )
+    assert relative(ours.double()(exact), expected) <= 1e-14
+
+
+def test_mlp():
+    text = small_config().text_config
+    ours, theirs = MLP(text.hidden_size, text.intermediate_size), Qwen3VLTextMLP(text)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    x = torch.randn(2, 3, text.hidden_size, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("config", [small_config(), spatial_ttt_2b()], ids=["small", "2b"])
+def test_interleaved_rotation(config):
+    text = config.text_config
+    g = torch.Generator().manual_seed(0)
+    where = torch.randint(0, 5000, (3, 2, 6), generator=g)
+    q = torch.randn(2, 4, 6, text.head_dim, generator=g)
+    rope = RotaryEmbedding(text)(where, torch.float32)
+    cos, sin = Qwen3VLTextRotaryEmbedding(text)(q, where)
+    expected, _ = apply_rotary_pos_emb(q, q, cos, sin)
+    assert relative(rotate(q, rope), expected) <= 1e-6
+
+
+def test_only_the_first_channels_turn():
+    text = small_config().text_config
+    rope = RotaryEmbedding(text)(torch.full((3, 1, 1), 3), torch.float32)
+    x = torch.randn(1, 2, 1, 16, generator=torch.Generator().manual_seed(0))
+    turned = rotate(x, rope)
+    assert torch.equal(turned[..., 8:], x[..., 8:]) and not torch.equal(turned[..., :8], x[..., :8])
+    assert torch.equal(turned[..., :8], rotate(x[..., :8], rope))
