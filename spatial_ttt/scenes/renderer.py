@@ -31,6 +31,8 @@ from spatial_ttt.scenes.views import (
     visible_faces,
 )
 
+CLIP_DISTANCE_0, CLIP_DISTANCE_1 = 0x3000, 0x3001
+"""OpenGL's names for the two cuts that keep a frame off its neighbours in the stack."""
 STACK_PIXELS = 2_000_000
 """Samples drawn per stack: enough to keep a card busy, few enough to stay in its caches."""
 
@@ -79,6 +81,8 @@ class Renderer:
                 f"{limit} pixels of {self.device}; draw smaller frames"
             )
         self.stack = max(1, min(STACK_PIXELS // per_frame, limit // (height * samples)))
+        self._context.enable_direct(CLIP_DISTANCE_0)
+        self._context.enable_direct(CLIP_DISTANCE_1)
         self._make_targets()
         self._make_programs()
         self._make_entries(glsl.ENTRIES_PER_ROW)
@@ -207,6 +211,8 @@ class Renderer:
             [make(size, 4), make(size, 1, dtype="i4"), make(size, 1, dtype="f4")]
         )
         self._views = make((6, stack), 4, dtype="f4")
+        for texture in (self._winners, self._views):
+            texture.filter = (moderngl.NEAREST, moderngl.NEAREST)
         self._records = _texture_for(self._context, 1, glsl.PARTS_PER_ROW, glsl.PART_TEXELS)
 
     def _make_programs(self) -> None:
@@ -264,7 +270,9 @@ def _texture_for(
 ) -> moderngl.Texture:
     """A texture with room for a third more than count items of so many texels."""
     size = (per_row * texels, max(1, -(-count * 4 // (3 * per_row))))
-    return context.texture(size, 2 if texels == 1 else 4, dtype="u4")
+    texture = context.texture(size, 2 if texels == 1 else 4, dtype="u4")
+    texture.filter = (moderngl.NEAREST, moderngl.NEAREST)  # whole numbers cannot be blended
+    return texture
 
 
 def _set(program: moderngl.Program, **uniforms: Any) -> None:
