@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -39,6 +40,7 @@ class Bench:
     device: torch.device
     tiny: bool
     record: Callable[[dict[str, Any]], None]
+    folder: Path
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -72,10 +74,10 @@ class Bench:
 def run(section: str, bench: Bench) -> None:
     """One section."""
     torch.manual_seed(0)
-    if section == "step":
-        from benchmarks.kernel_step import run_steps
+    if section in ("step", "profile"):
+        from benchmarks import kernel_step
 
-        run_steps(bench)
+        (kernel_step.run_steps if section == "step" else kernel_step.profile_steps)(bench)
         return
     if section in ("scan", "tune"):
         from benchmarks import kernel_scan
@@ -99,7 +101,8 @@ def newton_schulz_cases(bench: Bench) -> None:
             "plain": lambda m: plain_newton_schulz(m, str(work).removeprefix("torch.")),
             "torch": lambda m: kernel.newton_schulz(m, work, "reference"),
         }
-        if size in kernel.TRITON_SIZES and bench.has_triton:
+        sample = torch.empty(size, size)
+        if bench.has_triton and kernel.triton_problem(sample, work) is None:
             found["triton"] = lambda m: kernel.newton_schulz(m, work, "triton")
         return found
 

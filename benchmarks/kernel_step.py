@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.kernel_cases import Bench, milliseconds, peak_mib
 from spatial_ttt.model.attention import attend
@@ -46,41 +47,98 @@ def run_steps(bench: Bench) -> None:
             bench.attempt("step", f"chunk {chunk}", variant, work)
 
 
+class Step:
+    """A model, its clips, and the pieces of one training step."""
+
+    def __init__(self, bench: Bench, variant: str, chunk: int) -> None:
+        torch.manual_seed(0)
+        config = test_preset(chunk_size=chunk) if bench.tiny else tiny(chunk_size=chunk)
+        self.model = (
+            SpatialTTTForConditionalGeneration(config).to(bench.device, torch.bfloat16).train()
+        )
+        open_gates(self.model)
+        if variant == "window":
+            skip_branches(self.model)
+        self.clips = random_clips(bench, config)
+        is_cuda = bench.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=is_cuda)
+        vision = self.model.encode(self.clips.patches, self.clips.grid)
+        self.vision = type(vision)(vision.tokens.detach(), vision.deepstack.detach())
+
+    def whole(self) -> None:
+        """Vision tower, decoder, loss, backward, AdamW."""
+        vision = self.model.encode(self.clips.patches, self.clips.grid)
+        loss(self.model, self.clips, vision).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def decoder(self) -> None:
+        """Forward and backward without the vision tower."""
+        loss(self.model, self.clips, self.vision).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def decoder_forward(self) -> None:
+        """Forward without gradients."""
+        with torch.no_grad():
+            loss(self.model, self.clips, self.vision)
+
+    def kept_mib(self) -> float:
+        """What the decoder's forward pass keeps for its backward pass."""
+        if self.clips.ids.device.type != "cuda":
+            return 0.0
+        before = torch.cuda.memory_allocated()
+        value = loss(self.model, self.clips, self.vision)
+        kept = torch.cuda.memory_allocated() - before
+        del value
+        return kept / 2**20
+
+
 def time_step(bench: Bench, variant: str, chunk: int) -> dict[str, Any]:
     """Milliseconds of a step and its parts, and peak memory."""
-    torch.manual_seed(0)
-    config = test_preset(chunk_size=chunk) if bench.tiny else tiny(chunk_size=chunk)
-    model = SpatialTTTForConditionalGeneration(config).to(bench.device, torch.bfloat16).train()
-    open_gates(model)
-    if variant == "window":
-        skip_branches(model)
-    clips = random_clips(bench, config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=bench.device.type == "cuda")
-    vision = model.encode(clips.patches, clips.grid)
-    vision = type(vision)(vision.tokens.detach(), vision.deepstack.detach())
-
-    def whole() -> None:
-        loss(model, clips, model.encode(clips.patches, clips.grid)).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    def decoder() -> None:
-        loss(model, clips, vision).backward()
-        optimizer.zero_grad(set_to_none=True)
-
-    def decoder_forward() -> None:
-        with torch.no_grad():
-            loss(model, clips, vision)
-
+    step = Step(bench, variant, chunk)
     return {
-        "batch": clips.ids.shape[0],
-        "tokens": clips.ids.shape[1],
-        "parameters_m": round(sum(p.numel() for p in model.parameters()) / 1e6, 1),
-        "step_ms": milliseconds(whole, bench, 2.0),
-        "decoder_ms": milliseconds(decoder, bench, 2.0),
-        "decoder_forward_ms": milliseconds(decoder_forward, bench, 1.0),
-        "peak_mib": peak_mib(whole, bench.device),
+        "batch": step.clips.ids.shape[0],
+        "tokens": step.clips.ids.shape[1],
+        "parameters_m": round(sum(p.numel() for p in step.model.parameters()) / 1e6, 1),
+        "step_ms": milliseconds(step.whole, bench, 2.0),
+        "decoder_ms": milliseconds(step.decoder, bench, 2.0),
+        "decoder_forward_ms": milliseconds(step.decoder_forward, bench, 1.0),
+        "decoder_kept_mib": step.kept_mib(),
+        "peak_mib": peak_mib(step.whole, bench.device),
     }
+
+
+def profile_steps(bench: Bench) -> None:
+    """Device time by kernel of the decoder's part of a step."""
+    chunk = 32 if bench.tiny else 256
+    for variant in ("window", "fast"):
+
+        def work(variant: str = variant) -> dict[str, Any]:
+            step = Step(bench, variant, chunk)
+            for _ in range(2):
+                step.decoder()
+            kinds = [ProfilerActivity.CPU]
+            if bench.device.type == "cuda":
+                torch.cuda.synchronize()
+                kinds.append(ProfilerActivity.CUDA)
+            with profile(activities=kinds, record_shapes=True) as found:
+                for _ in range(2):
+                    step.decoder()
+                if bench.device.type == "cuda":
+                    torch.cuda.synchronize()
+            by = "self_device_time_total" if bench.device.type == "cuda" else "self_cpu_time_total"
+            averages = found.key_averages()
+            columns = {"sort_by": by, "max_name_column_width": 90}
+            table = averages.table(row_limit=70, **columns)
+            shapes = found.key_averages(group_by_input_shape=True).table(row_limit=90, **columns)
+            (bench.folder / f"profile_{variant}.txt").write_text(f"{table}\n{shapes}")
+            print(
+                averages.table(row_limit=30, sort_by=by, max_name_column_width=60)[:6000],
+                flush=True,
+            )
+            return {"kernels": len(averages)}
+
+        bench.attempt("profile", f"chunk {chunk}", variant, work)
 
 
 def loss(model: Any, clips: Clips, vision: Any) -> Tensor:

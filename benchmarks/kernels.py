@@ -5,6 +5,7 @@
     python benchmarks/kernels.py --only newton_schulz step --out somewhere/kernels.jsonl
     SPATIAL_TTT_COMMIT=abc1234 python benchmarks/kernels.py       # where the tree was copied without its history
 
+`tune` sweeps the scan's tile sizes, `profile` writes a step's kernels by time beside --out; neither runs unasked.
 Every section runs in a process of its own, so that a kernel that breaks the device stops nothing else.
 Appends JSON lines {section, case, variant, ..., commit, machine, versions} to benchmarks/results/kernels.jsonl.
 Errors are |x - ref| / |ref| against the plain formula in float64, times are medians.
@@ -26,7 +27,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-SECTIONS = ("newton_schulz", "convolution", "scan", "mixing", "step", "tune")
+SECTIONS = ("newton_schulz", "convolution", "scan", "mixing", "step", "tune", "profile")
 SECTION_LIMIT = 420  # seconds
 
 
@@ -36,7 +37,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/kernels.jsonl")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS[:5]))
     parser.add_argument("--device", default=None, help="cuda where there is one, else cpu")
     parser.add_argument("--tiny", action="store_true", help="toy sizes")
     parser.add_argument(
@@ -83,7 +84,7 @@ def run_section(arguments: argparse.Namespace) -> int:
             file.write(json.dumps(line | where) + "\n")
             file.flush()
 
-        bench = Bench(device, arguments.tiny, record)
+        bench = Bench(device, arguments.tiny, record, arguments.out.parent)
         run(arguments.only[0], bench)
     return 1 if bench.failures else 0
 

@@ -28,7 +28,7 @@ def newton_schulz(matrices: Tensor, dtype: str) -> Tensor:
     from spatial_ttt.model.kernels import resolve_backend
 
     work = _work_dtype(matrices, dtype)
-    problem = kernel.triton_problem(matrices)
+    problem = kernel.triton_problem(matrices, work)
     backend, _ = resolve_backend("newton_schulz", matrices.device, work, problem)
     if matrices.shape[-2] > matrices.shape[-1]:
         return kernel.newton_schulz(matrices.mT, work, backend).mT

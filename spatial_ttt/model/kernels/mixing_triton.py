@@ -115,7 +115,7 @@ def _combine_backward(
     d_w = tl.zeros((CHANNELS,), tl.float32)
     blocks = tl.cdiv(rows, ROWS)
     first = tl.program_id(0).to(tl.int64)
-    for turn in tl.range(0, tl.cdiv(blocks - tl.program_id(0), tl.num_programs(0))):
+    for turn in tl.range(0, tl.cdiv(blocks - tl.program_id(0), tl.num_programs(0)), num_stages=1):
         row = (first + turn * tl.num_programs(0)) * ROWS + tl.arange(0, ROWS)
         inside = (row < rows)[:, None] & (channel < dim)[None, :]
         token = row // heads

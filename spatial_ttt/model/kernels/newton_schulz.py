@@ -17,9 +17,11 @@ from spatial_ttt.model.newton_schulz import COEFFICIENTS, NORM_EPS
 TRITON_SIZES = (32, 64, 128)
 
 
-def triton_problem(matrices: Tensor) -> str | None:
+def triton_problem(matrices: Tensor, work: torch.dtype) -> str | None:
     """Why the Triton kernel cannot take these matrices (None: it can)."""
     rows, cols = matrices.shape[-2:]
+    if work == torch.float32 and rows > 64:
+        return f"{rows}x{cols} in float32 does not fit shared memory"
     if rows != cols or rows not in TRITON_SIZES:
         return f"it takes square matrices of {', '.join(map(str, TRITON_SIZES))}, got {rows}x{cols}"
     return None

@@ -37,6 +37,8 @@ def newton_schulz(device: torch.device) -> Iterator[Check]:
 
     sizes = (32,) if device.type == "cpu" else kernel.TRITON_SIZES
     for size, (work, limit) in product(sizes, ((torch.float32, 1e-4), (torch.bfloat16, 0.15))):
+        if kernel.triton_problem(torch.empty(size, size), work):
+            continue
         matrices = torch.randn(3, size, size, device=device)
         matrices[1] *= 1e-6
         yield Check(
