@@ -20,6 +20,9 @@ GRID_STEP = 0.05
 """Metres between grid points, at most."""
 SAMPLING_INSET = 0.02
 """How far, in metres, the nearest sampled points lie under a box's face on average."""
+NO_DISTANCE = 0.005
+"""Metres below which the search for a nearer pair of points ends: overlapping boxes have many."""
+_BATCH = 500_000  # point pairs at a time
 _MIN_STEP = GRID_STEP / 64  # a box whose every grid loses all its points has no volume
 
 
@@ -64,7 +67,12 @@ def _pair_distance(a: Boxes, b: Boxes, n: int) -> float:
     best = min(best, _least(points_a, points_b[reach_b.argmin()][None]))
     near_a = points_a[reach_a <= best + 1e-9]
     near_b = points_b[reach_b <= best + 1e-9]
-    return min([best] + [_least(near_a[k : k + 64], near_b) for k in range(0, len(near_a), 64)])
+    batch = max(1, _BATCH // max(len(near_b), 1))
+    for start in range(0, len(near_a), batch):
+        if best <= NO_DISTANCE:
+            break
+        best = min(best, _least(near_a[start : start + batch], near_b))
+    return best
 
 
 def _box_distance(points: Array, boxes: Boxes, n: int) -> Array:
