@@ -11,9 +11,7 @@ import typer
 if TYPE_CHECKING:
     from spatial_ttt.eval.launch import Request
 
-eval_app = typer.Typer(
-    help="Run benchmarks, score replies of any model, compare runs, compute blind baselines."
-)
+eval_app = typer.Typer()
 
 _NAMES = "vsi-bench, mindcube-tiny, mindcube, vsr, vsc, vsc-streaming or procedural"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -67,9 +65,10 @@ def evaluate(
     segment_frames: SegmentFrames = 600,
     anchor_budget_bytes: AnchorBytes = 1 << 30,
 ) -> None:
-    """Run a benchmark: each clip is watched once, its questions are asked on forks.
+    """Run benchmarks, score replies of any model, compare runs, compute blind baselines.
 
-    Writes predictions.jsonl, report.json and report.html; killed and started again, it goes on.
+    Each clip is watched once, its questions are asked on forks. Writes predictions.jsonl,
+    report.json and report.html; killed and started again, it goes on.
     Several GPUs: torchrun --nproc-per-node 8 -m spatial_ttt eval ...
     Example: spatial-ttt eval --benchmark vsi-bench --data VSI-Bench --model my-checkpoint
     """
@@ -178,7 +177,9 @@ def compare_runs(
 
 @eval_app.command("baseline")
 def baseline(
-    questions: Annotated[Path, typer.Argument(help="VSI-Bench's question file (.jsonl).")],
+    questions: Annotated[
+        Path, typer.Argument(help="VSI-Bench's test.jsonl, or our examples.jsonl.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Score guessing at random and always giving one answer, per VSI-Bench type.
@@ -186,7 +187,7 @@ def baseline(
     Example: spatial-ttt eval baseline VSI-Bench/test.jsonl --json
     """
     from spatial_ttt.eval import baselines, tables
-    from spatial_ttt.eval.benchmarks.vsi_bench import read_questions
+    from spatial_ttt.eval.benchmarks import read_questions
 
     rows = baselines.baseline_rows(read_questions(questions))
     if as_json:

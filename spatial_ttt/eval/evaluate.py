@@ -39,6 +39,9 @@ from spatial_ttt.eval.predictions import (
 from spatial_ttt.eval.profiles import Profile, build_prompt, load_profile
 from spatial_ttt.video.frame import Frame
 
+CLOCK_SLACK_S = 1e-3
+"""Containers round times, often to milliseconds: a frame at 7.8 s may be stamped 7.8003 s."""
+
 OnReply = Callable[[int, int], None]
 """Called with (replies done, replies in all) of this process."""
 
@@ -310,7 +313,8 @@ def _share(jobs: list[_Job], done: set[str], worker: Worker) -> list[_Job]:
 
 
 def _ask_time(item: BenchmarkItem) -> float:
-    return float("inf") if item.ask_time_s is None else item.ask_time_s
+    """The last second the item's viewer may have seen, with room for a container's rounding."""
+    return float("inf") if item.ask_time_s is None else item.ask_time_s + CLOCK_SLACK_S
 
 
 def _digest(names: Iterable[str]) -> str:

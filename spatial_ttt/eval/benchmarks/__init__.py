@@ -9,6 +9,7 @@ from spatial_ttt.errors import ConfigError
 from spatial_ttt.eval.benchmarks import mindcube, procedural, vsi_bench, vsi_super
 from spatial_ttt.eval.benchmarks.item import Benchmark, BenchmarkItem, Clip, FrameSampling
 from spatial_ttt.eval.benchmarks.media import check_clips
+from spatial_ttt.eval.benchmarks.records import read_rows
 
 __all__ = [
     "BENCHMARKS",
@@ -17,6 +18,7 @@ __all__ = [
     "Clip",
     "FrameSampling",
     "load_benchmark",
+    "read_questions",
 ]
 
 _LOADERS: dict[str, tuple[Callable[[Path], Benchmark], str]] = {
@@ -49,3 +51,11 @@ def load_benchmark(
     if with_clips:
         check_clips(benchmark.items, what)
     return benchmark
+
+
+def read_questions(source: Path) -> tuple[BenchmarkItem, ...]:
+    """Questions of VSI-Bench's file or of the project's own examples.jsonl; clips need not exist."""
+    rows = read_rows(source)
+    if "conversations" in rows[0].fields:
+        return procedural.load_procedural(source).items
+    return vsi_bench.read_questions(source)

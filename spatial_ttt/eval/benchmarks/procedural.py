@@ -6,6 +6,7 @@ recall over chained rooms; a question is asked when the camera has seen what it 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from spatial_ttt.data_format import MARKERS, Sample, read_samples
@@ -46,10 +47,32 @@ def load_procedural(data: Path) -> Benchmark:
 
 def _items_of(file: Path, top: Path) -> list[BenchmarkItem]:
     name = file.relative_to(top).parent.as_posix()
+    items = []
+    for index, sample in enumerate(read_samples(file)):
+        if sample.question_type and sample.ground_truth is not None:
+            item = _item(sample, f"{name}/{index:06d}", file)
+            items += [item, *_queries(sample, item)]
+    return items
+
+
+def _queries(sample: Sample, item: BenchmarkItem) -> list[BenchmarkItem]:
+    """The same count asked while the stream runs: one item per query time."""
+    if "query_times" not in sample.extra:
+        return []
+    row = Row(sample.extra, f"sample {item.item_id}")
+    times, answers = row.numbers("query_times"), row.numbers("query_answers")
+    if len(times) != len(answers):
+        raise DataError(f"{row.place}: {len(times)} query_times, {len(answers)} query_answers")
     return [
-        _item(sample, f"{name}/{index:06d}", file)
-        for index, sample in enumerate(read_samples(file))
-        if sample.question_type and sample.ground_truth is not None
+        replace(
+            item,
+            item_id=f"{item.item_id}@{time:g}s",
+            question_type=f"{item.question_type}_streaming",
+            answer=f"{answer:g}",
+            ask_time_s=time,
+            stream_minutes=time / 60,
+        )
+        for time, answer in zip(times, answers, strict=True)
     ]
 
 

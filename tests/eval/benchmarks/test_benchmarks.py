@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from spatial_ttt.errors import ConfigError, DataError
-from spatial_ttt.eval.benchmarks import load_benchmark
+from spatial_ttt.eval.benchmarks import load_benchmark, read_questions
 from spatial_ttt.video import write_mp4
 from tests.eval.clips import write_vsc, write_vsi_bench
 from tests.eval.toy import place_pictures
@@ -155,6 +155,24 @@ def test_procedural(tmp_path: Path, in_tar: bool):
         edit(folder / "examples.jsonl", lambda rows: rows[1].update(video="test-000000.tar/1.mp4"))
         with pytest.raises(DataError, match=r"holds no 1\.mp4"):
             load_benchmark("procedural", tmp_path)
+
+
+def test_streaming_queries_of_procedural_counts(tmp_path: Path):
+    folder = write_procedural(tmp_path / "test", in_tar=False)
+    queries = {"query_times": [0.5, 1.5], "query_answers": [2, 4]}
+    edit(folder / "examples.jsonl", lambda rows: rows[2].update(queries))
+    items = load_benchmark("procedural", tmp_path).items
+    asked = [(i.question_type, i.ask_time_s, i.answer) for i in items[2:]]
+    assert asked == [("vsc_streaming", 0.5, "2"), ("vsc_streaming", 1.5, "4")]
+    edit(folder / "examples.jsonl", lambda rows: rows[2].update(query_answers=[2]))
+    with pytest.raises(DataError, match="2 query_times, 1 query_answers"):
+        load_benchmark("procedural", tmp_path)
+
+
+def test_questions_of_either_format_for_baselines(vsi: Path, tmp_path: Path):
+    folder = write_procedural(tmp_path / "test", in_tar=False)
+    assert len(read_questions(folder / "examples.jsonl")) == 2
+    assert len(read_questions(vsi / "test.jsonl")) == 30
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real material is not here")
