@@ -101,6 +101,8 @@ def stream(seed: int, options: StreamOptions) -> Iterator[Stop]:
         for attempt in range(_HOMES_PER_STOP):
             home_id = _stop_seed(options.split, seed, index * _HOMES_PER_STOP + attempt)
             home = make_home(home_id, num_rooms=dice.between(1, 6))
+            if _has(home, kind) and attempt + 1 < _HOMES_PER_STOP:
+                continue  # the thing must be seen at its four spots only
             camera = _film(home, options, longest)
             spot: Spot | None = None
             is_due = wants_spot and start + len(camera.times) / options.fps > due[len(used)]
@@ -114,6 +116,10 @@ def stream(seed: int, options: StreamOptions) -> Iterator[Stop]:
         yield Stop(index, home, camera, round(start, 6), round(length, 6), spot)
         start += length
         index += 1
+
+
+def _has(home: Home, kind: str) -> bool:
+    return any(thing.furniture.category == kind for thing in home.placed)
 
 
 def _with_spot(

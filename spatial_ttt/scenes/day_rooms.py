@@ -17,7 +17,7 @@ def living_room(room: Furnisher) -> None:
     else:
         along_walls(room, (("armchair", 1.0), ("armchair", 0.7), ("tv stand", 0.5)))
         room.on_wall("wall tv", 0.95)
-    if large and dice.chance(0.35) and not room.indices("table"):
+    if large and dice.chance(0.5) and not room.indices("table"):
         table = room.in_middle("table", 0.7)
         if table is not None:
             room.around(table, "chair", dice.pick((4, 4, 6)))
@@ -57,7 +57,7 @@ def living_room(room: Furnisher) -> None:
 def _television(room: Furnisher, sofa: int) -> None:
     """Opposite the sofa on a stand, else on any stand, else on a wall."""
     stand = room.opposite(sofa, "tv stand", 0.85)
-    if stand is None and room.on_wall("wall tv", 0.95) is not None:
+    if stand is None and room.on_wall("wall tv", 0.95, facing=sofa) is not None:
         return
     if stand is None:
         stand = room.against_wall("tv stand", front=0.6)
@@ -103,9 +103,9 @@ def dining_room(room: Furnisher) -> None:
     dice = room.dice
     if dice.chance(0.4):
         room.in_middle("rug", 0.1, 3)
-    table = room.in_middle("table", 0.62)
-    if table is None:
-        table = room.in_middle("table", 0.35)
+    table = None
+    for margin in (0.65, 0.62, 0.55, 0.35):  # another table each time
+        table = table if table is not None else room.in_middle("table", margin)
     if table is not None:
         room.around(table, "chair", dice.pick((4, 4, 6)))
         scatter(room, ("table",), (("vase", 0.5), ("bowl", 0.5), ("cup", 0.4)))

@@ -212,16 +212,15 @@ class Furnisher:
             offset = width * ((k + 0.5) / per_side - 0.5)
             spots += [(offset, 1.0, 0.0), (offset, -1.0, PI)]
         spots += [(1.0, 0.0, -HALF_PI), (-1.0, 0.0, HALF_PI)] if seats > len(spots) else []
-        state = self.dice
-        seed_chair = self.get(item)
+        chair = self.get(item)
         out: list[int] = []
         for a, b, turn in spots[:seats]:
-            gap = state.uniform(0.02, 0.14)
-            reach = seed_chair.size[1] / 2 + gap
+            gap = self.dice.uniform(0.02, 0.14)
+            reach = chair.size[1] / 2 + gap
             at_side = turn in (0.0, PI)
             dx, dy = (a, b * (depth / 2 + reach)) if at_side else (a * (width / 2 + reach), 0.0)
             x, y = self._world(thing, dx, dy)
-            placed = self.put(seed_chair, (x, y, 0.0), round(thing.yaw + turn, 9))
+            placed = self.put(chair, (x, y, 0.0), round(thing.yaw + turn, 9))
             if placed is not None:
                 out.append(placed)
         return out
@@ -277,8 +276,10 @@ class Furnisher:
                     return placed
         return None
 
-    def on_wall(self, item: Item, bottom: float, above: int | None = None) -> int | None:
-        """Hung on a wall, over a placed thing when asked."""
+    def on_wall(
+        self, item: Item, bottom: float, above: int | None = None, facing: int | None = None
+    ) -> int | None:
+        """Hung on a wall: over a placed thing, or on a wall that one looks at, when asked."""
         furniture = self.get(item)
         half = furniture.size[0] / 2
         if above is not None:
@@ -298,6 +299,9 @@ class Furnisher:
                 )
                 for edge in self.edges()
             ]
+        if facing is not None:
+            c, s = cosine_sine(self.placed[facing].yaw)
+            spots = [spot for spot in spots if spot[0].normal == (round(-s), round(c))]
         for edge, along in spots:
             if not edge.low + half <= along <= edge.high - half:
                 continue

@@ -109,7 +109,7 @@ def assemble(
         object_counts=dict(sorted(counts.items())),
     )
     supports = np.array([p.support + 1 for p in placed], dtype=np.int32)
-    parts = _parts(build(Dice(seed, 3), plan), placed)
+    parts = pack_parts(build(Dice(seed, 3), plan), placed)
     return Home(seed, scene, parts, supports, plan, spaces, tuple(placed))
 
 
@@ -156,7 +156,7 @@ def _row(solid: Solid) -> tuple[float, ...]:
     )
 
 
-def _parts(building: list[Solid], placed: list[Placed]) -> Parts:
+def pack_parts(building: list[Solid], placed: list[Placed]) -> Parts:
     """Every solid as arrays: local rows turned and moved into the world at once."""
     rows = [_row(solid) for solid in building]
     stand = [(0.0, 0.0, 0.0, 1.0, 0.0, 0)] * len(rows)

@@ -36,7 +36,7 @@ def bedroom_room(room: Furnisher) -> None:
     if dice.chance(0.9):
         insist(room, "wardrobe", (0.6, 0.6, 0.45, 0.3))
     along_walls(room, (("dresser", 0.6), ("bookshelf", 0.15)), 0.55)
-    if dice.chance(0.3):
+    if dice.chance(0.45):
         desk_place(room)
     in_corners(
         room,
@@ -87,6 +87,12 @@ def childrens_room(room: Furnisher) -> None:
     )
     fill(room, ("bookshelf", "cabinet", "basket", "box", "dresser", "stool"), 0.36)
     pictures(room, dice.between(1, 2))
+    scatter(
+        room,
+        ("bed", "dresser", "desk"),
+        (("teddy bear", 0.35), ("globe", 0.15), ("toy truck", 0.25)),
+    )
+    in_corners(room, (("football", 0.2), ("skateboard", 0.12), ("suitcase", 0.1)))
     scatter(room, ("nightstand", "dresser"), (("lamp", 0.6), ("books", 0.5)))
 
 

@@ -75,7 +75,7 @@ _SINGLE = (
     ("dining room", 1.5), ("children's room", 1.5), ("music room", 0.7), ("laundry room", 0.7),
 )  # fmt: skip
 _EXTRA = (
-    ("bedroom", 3.0), ("office", 2.5), ("dining room", 2.0), ("children's room", 2.0),
+    ("bedroom", 2.5), ("office", 2.5), ("dining room", 2.5), ("children's room", 2.0),
     ("bathroom", 1.5), ("laundry room", 1.0), ("music room", 0.6),
 )  # fmt: skip
 
@@ -109,10 +109,13 @@ def lay_out(dice: Dice, functions: list[str], wall: float) -> list[Cell] | None:
     """Cells that tile a rectangle (None when a room came out too thin: roll again)."""
     areas = [(name, dice.uniform(*ROOM_KINDS[name].area)) for name in functions]
     total = sum(area for _, area in areas)
-    aspect = dice.uniform(1.0, 1.65)
+    has_corridor = functions[0] == "hallway" and len(functions) >= 4
+    # Rooms stand in two rows along a corridor: the more rooms, the longer the house.
+    squarest = 0.17 * len(functions) - 0.15 if has_corridor else 1.0
+    aspect = dice.uniform(squarest, 1.6 * squarest)
     width = round((total * aspect) ** 0.5, 3)
     house = Rect(0.0, 0.0, width, round(total / width, 3))
-    if functions[0] == "hallway" and len(functions) >= 4:
+    if has_corridor:
         cells = _along_corridor(dice, areas, house)
     else:
         cells = _split(dice, [areas[0], *dice.shuffled(areas[1:])], house)
@@ -127,7 +130,7 @@ def _is_too_thin(cell: Cell, wall: float) -> bool:
     short, long = min(rect.width, rect.depth), max(rect.width, rect.depth)
     if short < least or (notch and min(rect.width - notch.width, rect.depth - notch.depth) < 1.7):
         return True
-    return cell.function != "hallway" and (long > 11.0 or long > 2.4 * short)
+    return cell.function != "hallway" and (long > 11.0 or long > 2.5 * short)
 
 
 def _along_corridor(dice: Dice, areas: list[tuple[str, float]], house: Rect) -> list[Cell]:
@@ -149,12 +152,21 @@ def _along_corridor(dice: Dice, areas: list[tuple[str, float]], house: Rect) -> 
     return cells
 
 
+def _least(function: str) -> float:
+    """The least distance of a room's wall centre lines, with a little to spare."""
+    return ROOM_KINDS[function].min_width + 0.2
+
+
 def _row(areas: list[tuple[str, float]], rect: Rect) -> list[Cell]:
-    """Rooms side by side along x, widths by area."""
-    total, x, cells = sum(area for _, area in areas), rect.x0, []
-    for index, (name, area) in enumerate(areas):
+    """Rooms side by side along x, widths by area but none below its least."""
+    total = sum(area for _, area in areas)
+    widths = [max(rect.width * area / total, _least(name)) for name, area in areas]
+    slack = [width - _least(name) for width, (name, _) in zip(widths, areas, strict=True)]
+    excess = (sum(widths) - rect.width) / max(sum(slack), 1e-9)
+    x, cells = rect.x0, []
+    for index, (name, _) in enumerate(areas):
         last = index == len(areas) - 1
-        x_next = rect.x1 if last else round(x + rect.width * area / total, 3)
+        x_next = rect.x1 if last else round(x + widths[index] - excess * slack[index], 3)
         cells.append(Cell(name, Rect(x, rect.y0, x_next, rect.y1)))
         x = x_next
     return cells
@@ -172,7 +184,11 @@ def _split(dice: Dice, areas: list[tuple[str, float]], rect: Rect) -> list[Cell]
     half = len(areas) // 2 if len(areas) < 4 or dice.chance(0.7) else len(areas) // 2 + 1
     first, second = areas[:half], areas[half:]
     share = sum(a for _, a in first) / sum(a for _, a in areas)
-    if rect.width > rect.depth * dice.uniform(0.85, 1.15):
+    cut_across = rect.width > rect.depth * dice.uniform(0.85, 1.15)
+    length = rect.width if cut_across else rect.depth
+    least = [max(_least(name) for name, _ in side) / length for side in (first, second)]
+    share = min(max(share, least[0]), 1.0 - least[1]) if sum(least) < 1.0 else share
+    if cut_across:
         x = round(rect.x0 + rect.width * share, 3)
         left, right = Rect(rect.x0, rect.y0, x, rect.y1), Rect(x, rect.y0, rect.x1, rect.y1)
     else:

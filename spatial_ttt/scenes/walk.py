@@ -290,7 +290,7 @@ def _eye(dice: Dice, position: Array, moving: Array) -> Array:
 def _pitch(dice: Dice, count: int) -> Array:
     """Looking slightly down, slowly wandering [N], radians."""
     knots = max(count // 45, 2) + 2
-    base = dice.uniform(-18.0, -11.0)
+    base = dice.uniform(-21.0, -12.0)
     values = [base + dice.uniform(-8.0, 8.0) for _ in range(knots)]
     degrees = np.interp(np.arange(count) / 45.0, np.arange(knots), values)
     return np.radians(_box_filter(_box_filter(degrees, 1.0), 0.6))

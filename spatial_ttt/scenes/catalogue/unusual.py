@@ -53,7 +53,7 @@ def football(dice: Dice) -> Furniture:
         (0.5, -0.75, -0.1),
     )
     for x, y, z in spots:
-        mesh.ellipsoid((x * 0.082, y * 0.082, r + z * 0.082), (0.064, 0.064, 0.064), BLACK)
+        mesh.ellipsoid((x * 0.076, y * 0.076, r + z * 0.076), (0.08, 0.08, 0.08), BLACK)
     return mesh.finish("football", "white")
 
 
