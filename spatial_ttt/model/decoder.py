@@ -35,10 +35,14 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(text.hidden_size, text.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(text.hidden_size, text.rms_norm_eps)
 
+    def feed_forward(self, hidden: Tensor, mixed: Tensor) -> Tensor:
+        """Add the attention's output, then the MLP's; [B, L, D] each."""
+        hidden = hidden + mixed
+        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+
     def finish(self, tokens: Tokens, mixed: Tensor) -> Tokens:
         """Residuals, MLP, and the DeepStack features due after this layer."""
-        hidden = tokens.hidden + mixed
-        hidden = hidden + self.mlp(self.post_attention_layernorm(hidden))
+        hidden = self.feed_forward(tokens.hidden, mixed)
         deepstack = tokens.deepstack
         if deepstack is not None:
             hidden = hidden + deepstack[0]

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.configuration import TTTConfig
-from spatial_ttt.model.kernels import resolve_backend
+from spatial_ttt.model.kernels import factors, resolve_backend
 from spatial_ttt.model.newton_schulz import newton_schulz
 
 ROW_EPS = 1e-5
@@ -70,7 +70,8 @@ def initial_state(initial: FastWeights, batch: int) -> FastState:
 def apply(weights: FastWeights, query: Tensor) -> Tensor:
     """f(query): [B, H, L, D] -> [B, H, L, D] in the query's dtype (eq. 2 of the paper)."""
     gate, up, down = (w.to(query.dtype) for w in weights)
-    hidden = F.silu(query @ gate.mT) * (query @ up.mT)
+    a, b = query @ gate.mT, query @ up.mT
+    hidden = factors.swiglu(a, b) if _streams_on_gpu("factors", a) else F.silu(a) * b
     return hidden @ down.mT
 
 
@@ -79,21 +80,38 @@ def gradient(weights: FastWeights, inputs: FastInputs) -> FastWeights:
     key, value = inputs.key, inputs.value
     dtype, exact = key.dtype, weights.gate.dtype
     gate, up, down = (w.to(dtype) for w in weights)
-    lr = inputs.lr.to(exact)
+    a, u, e = key @ gate.mT, key @ up.mT, value @ down  # [B, H, L, F]
+    d_gate, d_up, d_down = write_factors(a, u, e, inputs.lr, exact)
+    return FastWeights(
+        gate=(d_gate.mT @ key).to(exact),
+        up=(d_up.mT @ key).to(exact),
+        down=(value.mT @ d_down).to(exact),
+    )
+
+
+def write_factors(
+    a: Tensor, u: Tensor, e: Tensor, lr: Tensor, exact: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What each token adds to the gradients of gate, up and down, besides its key or value.
+
+    a = gate k, u = up k, e = down' v, [B, H, L, F] each; computed in `exact`, returned in a's dtype.
+    """
+    if _streams_on_gpu("factors", a):
+        return factors.write_factors(a, u, e, lr)
+    dtype = a.dtype
+    a, u, e, lr = a.to(exact), u.to(exact), e.to(exact), lr.to(exact)
     lr_gate, lr_down, lr_up = lr[..., 0:1], lr[..., 1:2], lr[..., 2:3]
-    a = (key @ gate.mT).to(exact)  # [B, H, L, F]
-    u = (key @ up.mT).to(exact)
-    e = (value @ down).to(exact)
     s = torch.sigmoid(a)
     silu = a * s
     d_gate = e * u * s * (1 + a * (1 - s)) * lr_gate
-    d_up = e * silu * lr_up
-    d_down = silu * u * lr_down
-    return FastWeights(
-        gate=(d_gate.to(dtype).mT @ key).to(exact),
-        up=(d_up.to(dtype).mT @ key).to(exact),
-        down=(value.mT @ d_down.to(dtype)).to(exact),
-    )
+    return d_gate.to(dtype), (e * silu * lr_up).to(dtype), (silu * u * lr_down).to(dtype)
+
+
+def _streams_on_gpu(operation: str, x: Tensor) -> bool:
+    """The one-pass kernels without a backward may run."""
+    if torch.is_grad_enabled():
+        return False
+    return resolve_backend(operation, x.device, x.dtype)[0] == "triton"
 
 
 def normalise_rows(weights: Tensor, target: Tensor) -> Tensor:

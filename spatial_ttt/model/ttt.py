@@ -213,8 +213,7 @@ class TTTAttention(Attention):
         weights advanced (`held` and `context` are the caller's).
         """
         window_size = self.config.window_size
-        q = rotate(_heads(tokens.query, self.head_dim), rope)
-        k = rotate(_heads(tokens.key, self.head_dim), rope)
+        q, k = self.rotated(tokens.query, tokens.key, rope)
         v = _heads(tokens.value, self.head_dim)
         keys, values = keep_window(state.window, k, v, window_size)
         attended = attend(
@@ -229,6 +228,11 @@ class TTTAttention(Attention):
         out = self._gated_sum(attended.transpose(1, 2).flatten(2), read, tokens.gate)
         window = (last(keys, window_size), last(values, window_size))
         return self.o_proj(out), state._replace(fast=fast, window=window)
+
+    def rotated(self, query: Tensor, key: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotated queries [B, H, L, Dh] and keys [B, Hkv, L, Dh] of attention."""
+        dim = self.head_dim
+        return rotate(_heads(query, dim), rope), rotate(_heads(key, dim), rope)
 
     def _read_and_write(
         self, tokens: Projected, rope: Tensor, state: fw.FastState, branches: int, keep_state: bool
@@ -253,7 +257,9 @@ class TTTAttention(Attention):
         lr = tokens.lr.unflatten(-1, (-1, 3)).transpose(1, 2)  # [B, heads, L, 3]
         momentum = tokens.momentum.transpose(1, 2)
         if backend == "triton":
-            return fw.FastInputs(*mixing.prepare(tokens.fast, rope, self.fast_dim, UNIT_EPS), lr, momentum)
+            return fw.FastInputs(
+                *mixing.prepare(tokens.fast, rope, self.fast_dim, UNIT_EPS), lr, momentum
+            )
         query, key, value = (_heads(F.silu(t), self.fast_dim) for t in tokens.fast.chunk(3, dim=-1))
         return fw.FastInputs(
             rotate(_unit(query), rope), rotate(_unit(key), rope), value, lr, momentum

@@ -34,16 +34,22 @@ def encode_slots(visual: Any, patches: Tensor, grid: tuple[int, int]) -> VisionT
     x = x + (visual.pos_embed(index) * share[..., None].to(weight.dtype)).sum(1)
     head_dim = visual.config.hidden_size // visual.config.num_heads
     cos, sin = _rotation(grid, head_dim, _theta(visual.config), merge, x.device)
+    run_block = visual.__dict__.get("compiled_block", vision_block)
     taps = list(visual.config.deepstack_visual_indexes)
     features = []
     for number, block in enumerate(visual.blocks):
-        x = x + _attention(block.attn, block.norm1(x), cos, sin)
-        x = x + block.mlp(block.norm2(x))
+        x = run_block(block, x, cos, sin)
         if number in taps:
             features.append(_merge(visual.deepstack_merger_list[taps.index(number)], x))
     tokens = _merge(visual.merger, x)
     deepstack = torch.stack(features) if features else tokens.new_zeros(0, *tokens.shape)
     return VisionTokens(tokens, deepstack)
+
+
+def vision_block(block: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """One block of the tower over S slots at once, [S, patches, width]."""
+    x = x + _attention(block.attn, block.norm1(x), cos, sin)
+    return x + block.mlp(block.norm2(x))
 
 
 def _theta(config: Any) -> float:
