@@ -92,13 +92,20 @@ def walk(scene: Scene, seed: int = 0, frames: int = 40) -> tuple[Camera, Visibil
     times = np.arange(frames) * 0.8
     intrinsics = np.array([[40.0, 0, WIDTH / 2], [0, 40.0, HEIGHT / 2], [0, 0, 1]])
     camera = Camera(WIDTH, HEIGHT, intrinsics, pose, times)
+    return camera, look(scene, camera)
+
+
+def look(scene: Scene, camera: Camera) -> Visibility:
+    """What a camera sees if nothing hides anything: objects ahead of it within 4.5 m."""
+    pose, focal = camera.camera_to_world, camera.intrinsics[0, 0]
     ids = np.array([item.object_id for item in scene.objects], dtype=np.int32)
     centers = np.array([item.box.center for item in scene.objects])
     sizes = np.array([item.box.size for item in scene.objects])
+    forward = pose[:, None, :3, 2]
     offset = centers[None] - pose[:, None, :3, 3]
-    depth = (offset * forward[:, None]).sum(2)
-    side = np.linalg.norm(offset - depth[..., None] * forward[:, None], axis=2)
+    depth = (offset * forward).sum(2)
+    side = np.linalg.norm(offset - depth[..., None] * forward, axis=2)
     visible = (depth > 0.3) & (side < depth) & (depth < 4.5)
-    pixels = 40.0**2 * sizes[None, :, 0] * sizes[None, :, 2] / np.maximum(depth, 0.3) ** 2
-    pixels = np.where(visible, np.minimum(pixels, 0.5 * WIDTH * HEIGHT), 0.0)
-    return camera, Visibility(ids, pixels.astype(np.int32), times)
+    pixels = focal**2 * sizes[None, :, 0] * sizes[None, :, 2] / np.maximum(depth, 0.3) ** 2
+    pixels = np.where(visible, np.minimum(pixels, 0.5 * camera.width * camera.height), 0.0)
+    return Visibility(ids, pixels.astype(np.int32), camera.times)
