@@ -1,6 +1,6 @@
 """Draws docs/images/home_SEED.jpg: twelve frames that show most of each home, without labels.
 
-    python scripts/draw_homes.py 2 11 13
+Use: python scripts/draw_homes.py 8 17 28
 """
 
 from __future__ import annotations
