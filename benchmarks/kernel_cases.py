@@ -79,10 +79,15 @@ def run(section: str, bench: Bench) -> None:
 
         (kernel_step.run_steps if section == "step" else kernel_step.profile_steps)(bench)
         return
-    if section in ("scan", "tune"):
+    if section in ("scan", "tune", "network"):
         from benchmarks import kernel_scan
 
-        (kernel_scan.scan_cases if section == "scan" else kernel_scan.tune)(bench)
+        chosen = {
+            "scan": kernel_scan.scan_cases,
+            "tune": kernel_scan.tune,
+            "network": kernel_scan.network_cases,
+        }
+        chosen[section](bench)
         return
     cases = {
         "newton_schulz": newton_schulz_cases,

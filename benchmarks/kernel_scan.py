@@ -49,6 +49,56 @@ def scan_cases(bench: Bench) -> None:
             )
 
 
+def network_cases(bench: Bench) -> None:
+    """One chunk's read and write, wide and narrow heads."""
+    from spatial_ttt.model.kernels import network
+
+    def read(gate: Tensor, up: Tensor, down: Tensor, query: Tensor) -> Tensor:
+        return fw.plain_apply(fw.FastWeights(gate, up, down), query)
+
+    def write(
+        gate: Tensor, up: Tensor, down: Tensor, key: Tensor, value: Tensor, lr: Tensor
+    ) -> tuple[Tensor, ...]:
+        inputs = fw.FastInputs(key, key, value, lr, lr[..., 0])
+        return fw.plain_gradient(fw.FastWeights(gate, up, down), inputs)
+
+    reads: dict[str, Function] = {"plain": read}
+    writes: dict[str, Function] = {"plain": write}
+    if bench.has_triton:
+        reads["triton"], writes["triton"] = network.apply, network.gradient
+    odd = (2, 3, 7, 24) if bench.tiny else (2, 3, 301, 96)
+    shapes = [odd] if bench.tiny else [odd, (1, 4, 2648, 512), (96, 6, 128, 64)]
+    for shape in shapes:
+        batch, heads, _, size = shape
+        for dtype in (torch.float32, torch.bfloat16):
+            _, key, value, lr, _, *_ = scan_inputs(bench, shape, dtype)
+            first = [torch.randn(batch, heads, size, size, device=bench.device) for _ in range(3)]
+            first = [x * size**-0.5 for x in first]
+            case = f"{'x'.join(map(str, shape))} {dtype}"
+            if shape == odd:
+                check(bench, "network", f"apply {case}", reads, read, (*first, key), dtype)
+                check(
+                    bench,
+                    "network",
+                    f"write {case}",
+                    writes,
+                    write,
+                    (*first, key, value, lr),
+                    dtype,
+                )
+            elif dtype == torch.bfloat16:
+                for name in reads:
+                    measure(bench, "network", f"apply {case}", name, reads[name], (*first, key))
+                    measure(
+                        bench,
+                        "network",
+                        f"write {case}",
+                        name,
+                        writes[name],
+                        (*first, key, value, lr),
+                    )
+
+
 def tune(bench: Bench) -> None:
     """Times of tile sizes and warps; the best belong into `scan_launch`."""
     from spatial_ttt.model.kernels import scan_launch

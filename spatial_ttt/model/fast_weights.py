@@ -69,6 +69,15 @@ def initial_state(initial: FastWeights, batch: int) -> FastState:
 
 def apply(weights: FastWeights, query: Tensor) -> Tensor:
     """f(query): [B, H, L, D] -> [B, H, L, D] in the query's dtype (eq. 2 of the paper)."""
+    if _trains_on_gpu(query):
+        from spatial_ttt.model.kernels import network
+
+        return network.apply(*weights, query)
+    return plain_apply(weights, query)
+
+
+def plain_apply(weights: FastWeights, query: Tensor) -> Tensor:
+    """The same in torch operations."""
     gate, up, down = (w.to(query.dtype) for w in weights)
     a, b = query @ gate.mT, query @ up.mT
     hidden = factors.swiglu(a, b) if _streams_on_gpu("factors", a) else F.silu(a) * b
@@ -77,6 +86,15 @@ def apply(weights: FastWeights, query: Tensor) -> Tensor:
 
 def gradient(weights: FastWeights, inputs: FastInputs) -> FastWeights:
     """Negative gradient of -sum_t lr_t <f(k_t), v_t>, in closed form and in the weights' precision."""
+    if _trains_on_gpu(inputs.key):
+        from spatial_ttt.model.kernels import network
+
+        return FastWeights(*network.gradient(*weights, inputs.key, inputs.value, inputs.lr))
+    return plain_gradient(weights, inputs)
+
+
+def plain_gradient(weights: FastWeights, inputs: FastInputs) -> FastWeights:
+    """The same in torch operations."""
     key, value = inputs.key, inputs.value
     dtype, exact = key.dtype, weights.gate.dtype
     gate, up, down = (w.to(dtype) for w in weights)
@@ -112,6 +130,11 @@ def _streams_on_gpu(operation: str, x: Tensor) -> bool:
     if torch.is_grad_enabled():
         return False
     return resolve_backend(operation, x.device, x.dtype)[0] == "triton"
+
+
+def _trains_on_gpu(x: Tensor) -> bool:
+    """The kernels with a backward of their own may run."""
+    return torch.is_grad_enabled() and resolve_backend("network", x.device, x.dtype)[0] == "triton"
 
 
 def normalise_rows(weights: Tensor, target: Tensor) -> Tensor:

@@ -108,6 +108,33 @@ def mixing(device: torch.device) -> Iterator[Check]:
         yield Check(f"combine {size} {dtype}", fused, combine, parts, limit)
 
 
+def network(device: torch.device) -> Iterator[Check]:
+    """Read and write of a width that is no power of two, down from wider tensors."""
+    from spatial_ttt.model import fast_weights as fw
+    from spatial_ttt.model.kernels import network as kernel
+
+    def read(gate: Tensor, up: Tensor, down: Tensor, query: Tensor) -> Tensor:
+        return fw.plain_apply(fw.FastWeights(gate, up, down), query)
+
+    def write(
+        gate: Tensor, up: Tensor, down: Tensor, key: Tensor, value: Tensor, lr: Tensor
+    ) -> tuple[Tensor, ...]:
+        inputs = fw.FastInputs(key, key, value, lr, lr[..., 0])
+        return fw.plain_gradient(fw.FastWeights(gate, up, down), inputs)
+
+    sizes = [(2, 3, 7, 24)] + ([(1, 4, 701, 512), (2, 2, 130, 64)] if device.type == "cuda" else [])
+    for size, (dtype, limit) in product(sizes, ((torch.float32, 2e-6), (torch.bfloat16, 0.03))):
+        batch, heads, length, dim = size
+        weights = [torch.randn(batch, heads, dim, dim, device=device) * dim**-0.5 for _ in range(3)]
+        wide = torch.randn(2, batch, heads, length + 3, dim, device=device).to(dtype)
+        key, value = wide[:, :, :, 2:-1]
+        lr = torch.rand(batch, length, heads, 3, device=device).transpose(1, 2)
+        yield Check(f"apply {size} {dtype}", kernel.apply, read, (*weights, key), limit)
+        yield Check(
+            f"gradient {size} {dtype}", kernel.gradient, write, (*weights, key, value, lr), limit
+        )
+
+
 def scan(device: torch.device) -> Iterator[Check]:
     """Every rule over a few chunks with an odd end; then pieces that carry the state across borders."""
     from spatial_ttt.model.configuration import paper_ttt_config
@@ -191,6 +218,7 @@ CHECKS = {
     "newton_schulz": newton_schulz,
     "convolution": convolution,
     "mixing": mixing,
+    "network": network,
     "scan": scan,
 }
 
