@@ -6,7 +6,6 @@ meant, so importing one takes the rule as an argument (`use_muon` and `norm_plac
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from spatial_ttt.errors import CheckpointError
+from spatial_ttt.files import read_json
 from spatial_ttt.model.configuration import (
     NormPlacement,
     SpatialTTTConfig,
@@ -53,21 +53,6 @@ def load_model(
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read the weights in {folder}: {error}") from error
     return cast(SpatialTTTForConditionalGeneration, model.to(device).eval())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; raises CheckpointError when there is none."""
-    try:
-        value = json.loads(path.read_text())
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read {path}: {error.strerror}; give the folder of a checkpoint"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}, wanted an object")
-    return value
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -113,6 +98,9 @@ def import_checkpoint(
         raise CheckpointError(
             f"{folder} holds a {stock.get('model_type')!r} model; wanted qwen3_vl (stock or authors')"
         )
+    lacking = {"text_config", "vision_config"} - set(stock)
+    if lacking:
+        raise CheckpointError(f"{folder / 'config.json'} lacks {', '.join(sorted(lacking))}")
     tensors = {from_official(name): value for name, value in read_tensors(folder).items()}
     found = read_off(tensors, stock["text_config"]["num_hidden_layers"])
     rule = {"use_muon": use_muon, "norm_placement": norm_placement}

@@ -1,12 +1,16 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one."""
+"""Files: written so that a reader sees the old one or the new one, never half of one; read with clear errors."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from spatial_ttt.errors import CheckpointError
 
 
 @contextmanager
@@ -30,3 +34,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; raises CheckpointError when there is none."""
+    try:
+        value = json.loads(path.read_text())
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read {path}: {error.strerror}; give the folder of a checkpoint"
+        ) from error
+    except ValueError as error:  # no JSON, or no text at all
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, wanted an object")
+    return value

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from spatial_ttt.checkpoint import read_json
 from spatial_ttt.errors import ConfigError
+from spatial_ttt.files import read_json
 from spatial_ttt.loading import SHIPPED, SMALL_SIZE
 from spatial_ttt.model.budget import StateBudget, state_budget
 from spatial_ttt.model.configuration import SpatialTTTConfig

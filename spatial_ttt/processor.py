@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spatial_ttt.errors import CheckpointError, VideoError
+from spatial_ttt.files import read_json
 from spatial_ttt.model.layout import Layout, Run, RunKind, text
 
 FRAMES_PER_SLOT = 2
@@ -196,14 +197,19 @@ class Processor:
         path = folder / PROCESSOR_FILE
         if not path.is_file():
             return cls(tokenizer, qwen3_vl_frames(size or PAPER_SIZE))
-        record = json.loads(path.read_text())
+        record = read_json(path)
         if record.get("format") != PROCESSOR_FORMAT:
             raise CheckpointError(
                 f"{path} has format {record.get('format')!r}, this version reads {PROCESSOR_FORMAT}; update spatial-ttt"
             )
         values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in record["frames"].items()
+            k: tuple(v) if isinstance(v, list) else v for k, v in record.get("frames", {}).items()
         }
+        known = {field.name for field in fields(FrameFormat)}
+        if set(values) != known:
+            raise CheckpointError(
+                f"{path} names the frame fields {sorted(values)}, wanted {sorted(known)}; copy the file again"
+            )
         if size is not None:
             values["size"] = size
         return cls(tokenizer, FrameFormat(**values))
