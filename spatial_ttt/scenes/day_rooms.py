@@ -10,9 +10,12 @@ from spatial_ttt.scenes.habits import along_walls, fill, in_corners, insist, pic
 def living_room(room: Furnisher) -> None:
     """A sofa, a television opposite, a low table and seats between."""
     dice, large = room.dice, room.room.area > 22.0
-    sofa = insist(room, "sofa", (1.2, 0.8, 0.4, 0.0), keep=False)
+    sofa = _before_television(room) if dice.chance(0.6) else None
+    if sofa is None:
+        sofa = insist(room, "sofa", (1.2, 0.8, 0.4, 0.0), keep=False)
     if sofa is not None:
-        _television(room, sofa)
+        if not room.indices("tv"):
+            _television(room, sofa)
         _sitting_group(room, sofa)
     else:
         along_walls(room, (("armchair", 1.0), ("armchair", 0.7), ("tv stand", 0.5)))
@@ -52,6 +55,21 @@ def living_room(room: Furnisher) -> None:
         ("cabinet", "piano", "fireplace", "table"),
         (("vase", 0.5), ("lamp", 0.35), ("small plant", 0.4), ("books", 0.3)),
     )
+
+
+def _before_television(room: Furnisher) -> int | None:
+    """A television on its stand first, then a sofa at the wall opposite."""
+    stand = room.against_wall("tv stand", front=1.5, keep=False, where="inner")
+    if stand is None:
+        return None
+    screen = electronics.tv(room.dice, room.placed[stand].furniture.size[0])
+    if room.on(stand, screen, 0.0, (0.5, 0.6)) is None:
+        return None
+    for _ in range(3):
+        sofa = room.opposite(stand, "sofa")
+        if sofa is not None:
+            return sofa
+    return None
 
 
 def _television(room: Furnisher, sofa: int) -> None:

@@ -330,7 +330,7 @@ def _windows(
             )
             middle = (low + high) / 2.0 + dice.uniform(-0.25, 0.25) * (high - low - width - 0.4)
             start, end = round(middle - width / 2, 4), round(middle + width / 2, 4)
-            bottom = dice.uniform(1.25, 1.4) if small else dice.uniform(0.82, 0.98)
+            bottom = dice.uniform(1.25, 1.4) if small else dice.uniform(0.92, 1.04)
             if room.function == "kitchen":
                 bottom = dice.uniform(1.08, 1.16)
             if _clear_of(doors, edge, start, end):

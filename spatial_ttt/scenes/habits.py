@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spatial_ttt.scenes.catalogue import bedroom
+from spatial_ttt.scenes.floorplan import PlanOpening
 from spatial_ttt.scenes.furnish import PI, Furnisher
 from spatial_ttt.scenes.space import FLOOR, WALL_SIDE, yaw_of
 
@@ -12,28 +13,39 @@ Share = tuple[str, float]
 """A kind and how likely it is there."""
 
 
-def dress_windows(room: Furnisher) -> None:
-    """Curtains, long or short, and radiators under windows."""
-    function = room.room.function
+_BARE = ("bathroom", "kitchen", "laundry room")
+
+
+def _windows(room: Furnisher) -> list[PlanOpening]:
+    """Windows that are dressed; wet rooms' stay bare."""
+    if room.room.function in _BARE:
+        return []
+    return [opening for opening in room.space.openings if opening.kind == "window"]
+
+
+def hang_curtains(room: Furnisher) -> None:
+    """Curtains of one cloth, long or short."""
     cloth = bedroom.drapery(room.dice)
-    for opening in room.space.openings:
-        if opening.kind != "window":
+    for opening in _windows(room):
+        if room.dice.chance(0.25):
             continue
-        edge = opening.edges[0]
+        is_long = room.room.function == "living room" and room.dice.chance(0.3)
+        bottom = 0.03 if is_long else opening.bottom - 0.06
         width, middle = opening.high - opening.low, (opening.low + opening.high) / 2
-        if function in ("bathroom", "kitchen", "laundry room"):
-            continue
-        is_long = function == "living room" and room.dice.chance(0.6)
-        if room.dice.chance(0.75):
-            bottom = 0.03 if is_long else opening.bottom - 0.1
-            drapes = bedroom.curtain(room.dice, width, opening.top + 0.14 - bottom, cloth)
-            x, y = edge.point(middle, drapes.size[1] / 2 + 0.035)
-            room.put(drapes, (x, y, bottom), yaw_of(edge.normal), WALL_SIDE)
-        if room.dice.chance(0.45):
-            heater = room.get("radiator")
-            x, y = edge.point(middle, heater.size[1] / 2 + 0.005)
-            if heater.size[2] < opening.bottom - 0.12:
-                room.put(heater, (x, y, 0.0), yaw_of(edge.normal), FLOOR)
+        drapes = bedroom.curtain(room.dice, width, opening.top + 0.14 - bottom, cloth)
+        edge = opening.edges[0]
+        x, y = edge.point(middle, drapes.size[1] / 2 + 0.035)
+        room.put(drapes, (x, y, bottom), yaw_of(edge.normal), WALL_SIDE)
+
+
+def set_radiators(room: Furnisher) -> None:
+    """Radiators under windows, where furniture left the wall free."""
+    for opening in _windows(room):
+        heater = room.get("radiator")
+        if room.dice.chance(0.55) and heater.size[2] < opening.bottom - 0.12:
+            edge = opening.edges[0]
+            x, y = edge.point((opening.low + opening.high) / 2, heater.size[1] / 2 + 0.005)
+            room.put(heater, (x, y, 0.0), yaw_of(edge.normal), FLOOR)
 
 
 def scatter(room: Furnisher, hosts: Sequence[str], things: Sequence[Share]) -> None:

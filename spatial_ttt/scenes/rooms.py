@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from spatial_ttt.scenes import day_rooms, kitchens, private_rooms
 from spatial_ttt.scenes.furnish import Furnisher
-from spatial_ttt.scenes.habits import dress_windows
+from spatial_ttt.scenes.habits import hang_curtains, set_radiators
 
 
 def furnish_room(room: Furnisher) -> None:
-    """Windows first, then what the room is for, then lights, pictures and small things."""
-    function = room.room.function
-    dress_windows(room)
-    _RECIPES[function](room)
+    """Curtains first, then what the room is for, then what finds a place between."""
+    hang_curtains(room)
+    _RECIPES[room.room.function](room)
+    set_radiators(room)
     room.on_ceiling("ceiling light")
 
 

@@ -2,7 +2,7 @@ from spatial_ttt.scenes.catalogue import make
 from spatial_ttt.scenes.dice import Dice
 from spatial_ttt.scenes.floorplan import make_plan
 from spatial_ttt.scenes.furnish import Furnisher
-from spatial_ttt.scenes.habits import desk_place, dress_windows, fill, scatter
+from spatial_ttt.scenes.habits import desk_place, fill, hang_curtains, scatter
 from spatial_ttt.scenes.space import RoomSpace
 
 
@@ -16,7 +16,7 @@ def test_curtains_of_a_room_are_alike_and_hang_at_windows() -> None:
     for seed in range(15):
         plan = make_plan(Dice(seed), 1, ("bedroom",))
         room = Furnisher(RoomSpace(plan, plan.rooms[0]), Dice(seed, 1), [])
-        dress_windows(room)
+        hang_curtains(room)
         curtains = [p for p in room.placed if p.furniture.category == "curtain"]
         hung += len(curtains)
         assert len({p.furniture.solids[1].paint for p in curtains}) <= 1
