@@ -7,8 +7,11 @@ slot where the video begins or ends. Centred: one on either side; causal: both b
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from spatial_ttt.model.kernels import resolve_backend
@@ -51,6 +54,30 @@ def _taps(padded: Tensor, weight: Tensor) -> Tensor:
                 out = view * tap if out is None else torch.addcmul(out, view, tap)
     assert out is not None
     return out
+
+
+def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Tokens [B, L, C] at the distinct places `index` [n] -> [B, n, C].
+
+    `index_select` would add its gradients up with atomics, as if a place could come twice.
+    """
+    taken: Tensor = _TakeTokens.apply(tokens, index)
+    return taken
+
+
+class _TakeTokens(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.length = tokens.shape[1]
+        return tokens.index_select(1, index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        whole = grad.new_zeros(grad.shape[0], ctx.length, grad.shape[2])
+        return whole.index_copy_(1, index, grad), None
 
 
 def dirac(channels: int, centre: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from spatial_ttt.model import fast_weights as fw
 from spatial_ttt.model.attention import attend, attend_past, keep_window, last
 from spatial_ttt.model.configuration import TTTConfig, state_dtype
-from spatial_ttt.model.convolution import convolve_slots, dirac
+from spatial_ttt.model.convolution import convolve_slots, dirac, take_tokens
 from spatial_ttt.model.holding import Plan, Stretch, plan
 from spatial_ttt.model.kernels import mixing, resolve_backend
 from spatial_ttt.model.kv_cache import KVCache, append
@@ -189,7 +189,7 @@ class TTTAttention(Attention):
         height, width = stretch.grid
         ahead = () if stretch.next_start is None else (stretch.next_start,)
         index = _token_index(stretch.starts + ahead, height * width, fast.device)
-        slots = fast.index_select(1, index).unflatten(1, (-1, height, width))
+        slots = take_tokens(fast, index).unflatten(1, (-1, height, width))
         before = slots[:, :1] if not stretch.follows or context is None else context.slots
         if self.config.convolution == "causal":
             return torch.cat(

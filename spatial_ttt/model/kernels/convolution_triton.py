@@ -1,11 +1,12 @@
 """Depthwise 3x3x3 convolution over slots in Triton: forward, gradient of the slots, gradient of the kernel.
 
-Memory-bound: 27 taps read from the caches, sums in float32. Replicate padding is a clamp of the row and column
-that are read. Turned around, a pixel still has three taps per axis: where the reading pixel would lie outside, the
-border pixel reads once more with the tap that points outwards. The kernel's gradient is summed in a fixed order.
+Memory-bound, sums in float32. A thread keeps the taps of its two channels in registers and walks along time, so a
+slot is read nine times (from the caches), not 27. Replicate padding is a clamp of the row and column that are
+read. Turned around, a pixel still has three taps per axis: where the reading pixel would lie outside, the border
+pixel reads once more with the tap that points outwards. The kernel's gradient is summed in a fixed order.
 """
 
-# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,assignment"
 # Kernels are Triton's language, which has no types of Python's.
 from __future__ import annotations
 
@@ -15,75 +16,67 @@ import triton.language as tl
 from torch import Tensor
 
 TAPS = 27
+_FRAMES = 8  # outputs a program makes one after the other
 _SPLITS = 2048  # programs that share the positions of one kernel gradient, all channels together
 
 
 @triton.jit
-def _forward(
-    slots, taps, out, frames, height, width, channels, stride_b, stride_t, stride_h, stride_w, stride_c,
-    PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+def _convolve(
+    source, taps, out, reads, writes, height, width, channels, stride_b, stride_t, stride_h, stride_w, stride_c,
+    BACKWARD: tl.constexpr, FRAMES: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
+    """FRAMES neighbouring outputs of a block of pixels and channels.
+
+    Forward, output t reads slots t, t + 1, t + 2 with taps 0, 1, 2; backward, slot s reads frames s, s - 1, s - 2
+    with taps 0, 1, 2 and what lies outside is zero. Either way a frame that is read goes to three outputs,
+    of which two are carried on.
+    """
     blocks = tl.cdiv(height * width, PIXELS)
-    image = tl.program_id(0) // blocks
-    pixel = (tl.program_id(0) % blocks) * PIXELS + tl.arange(0, PIXELS)
+    spans = tl.cdiv(writes, FRAMES)
+    program = tl.program_id(0)
+    pixel = (program % blocks) * PIXELS + tl.arange(0, PIXELS)
+    begin = (program // blocks % spans) * FRAMES
+    batch = (program // (blocks * spans)).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     row, col = pixel // width, pixel % width
     inside = (pixel < height * width)[:, None] & (channel < channels)[None, :]
-    base = (
-        slots + (image // frames).to(tl.int64) * stride_b + (image % frames).to(tl.int64) * stride_t
-    )
-    acc = tl.zeros((PIXELS, CHANNELS), tl.float32)
-    for t in tl.range(0, 3, num_stages=1):  # not unrolled: 27 loads at once would spill
-        for dy in tl.static_range(3):
-            y = tl.minimum(tl.maximum(row + (dy - 1), 0), height - 1)
-            for dx in tl.static_range(3):
-                x = tl.minimum(tl.maximum(col + (dx - 1), 0), width - 1)
-                at = t * stride_t + y * stride_h + x * stride_w
-                value = tl.load(
-                    base + at[:, None] + channel[None, :] * stride_c, mask=inside, other=0.0
-                )
-                tap = tl.load(
-                    taps + (t * 9 + dy * 3 + dx) * channels + channel,
-                    mask=channel < channels,
-                    other=0.0,
-                )
-                acc += value.to(tl.float32) * tap.to(tl.float32)[None, :]
-    at = (image.to(tl.int64) * (height * width) + pixel)[:, None] * channels + channel[None, :]
-    tl.store(out + at, acc.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _backward_slots(
-    grad, taps, out, frames, height, width, channels, PIXELS: tl.constexpr, CHANNELS: tl.constexpr
-):
-    """`out` is [B, T + 2, h, w, C]: slot s is read by outputs s - 2, s - 1, s."""
-    blocks = tl.cdiv(height * width, PIXELS)
-    image = tl.program_id(0) // blocks
-    batch, slot = image // (frames + 2), image % (frames + 2)
-    pixel = (tl.program_id(0) % blocks) * PIXELS + tl.arange(0, PIXELS)
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    row, col = pixel // width, pixel % width
-    inside = (pixel < height * width)[:, None] & (channel < channels)[None, :]
-    acc = tl.zeros((PIXELS, CHANNELS), tl.float32)
-    for t in tl.range(0, 3, num_stages=1):  # not unrolled: 27 loads at once would spill
-        frame = slot - t
-        valid = inside & (frame >= 0) & (frame < frames)
-        base = grad + (batch * frames + frame).to(tl.int64) * (height * width * channels)
-        for dy in tl.static_range(3):
-            y = row + (1 - dy)
-            tap_y = tl.where(y < 0, 0, tl.where(y >= height, 2, dy))
+    weights = ()
+    places = ()
+    for dy in tl.static_range(3):
+        for dx in tl.static_range(3):
+            if BACKWARD:
+                y, x = row + (1 - dy), col + (1 - dx)
+                tap = tl.where(y < 0, 0, tl.where(y >= height, 2, dy)) * 3
+                tap += tl.where(x < 0, 0, tl.where(x >= width, 2, dx))
+            else:
+                y, x = row + (dy - 1), col + (dx - 1)
+                tap = tl.zeros((PIXELS,), tl.int32) + (dy * 3 + dx)
             y = tl.minimum(tl.maximum(y, 0), height - 1)
-            for dx in tl.static_range(3):
-                x = col + (1 - dx)
-                tap_x = tl.where(x < 0, 0, tl.where(x >= width, 2, dx))
-                x = tl.minimum(tl.maximum(x, 0), width - 1)
-                at = (y * width + x) * channels
-                value = tl.load(base + at[:, None] + channel[None, :], mask=valid, other=0.0)
-                which = (t * 9 + tap_y * 3 + tap_x) * channels
-                tap = tl.load(taps + which[:, None] + channel[None, :], mask=valid, other=0.0)
-                acc += value.to(tl.float32) * tap.to(tl.float32)
-    at = (image.to(tl.int64) * (height * width) + pixel)[:, None] * channels + channel[None, :]
-    tl.store(out + at, acc.to(out.dtype.element_ty), mask=inside)
+            x = tl.minimum(tl.maximum(x, 0), width - 1)
+            places += ((y * stride_h + x * stride_w)[:, None] + channel[None, :] * stride_c,)
+            for t in tl.static_range(3):
+                at = (t * 9 + tap)[:, None] * channels + channel[None, :]
+                weights += (tl.load(taps + at, mask=inside, other=0.0).to(tl.float32),)
+    next_1 = tl.zeros((PIXELS, CHANNELS), tl.float32)  # what the next output has so far
+    next_2 = tl.zeros((PIXELS, CHANNELS), tl.float32)  # and the one after it
+    base = source + batch * stride_b
+    to = out + (batch * writes * (height * width) + pixel)[:, None] * channels + channel[None, :]
+    stop = tl.minimum(begin + FRAMES, writes)
+    for i in tl.range(0, stop - begin + 2, num_stages=1):
+        read = begin + i - 2 if BACKWARD else begin + i
+        frame = base + tl.maximum(read, 0).to(tl.int64) * stride_t
+        valid = inside & (read >= 0) & (read < reads)
+        now = next_1
+        next_1 = next_2
+        next_2 = tl.zeros((PIXELS, CHANNELS), tl.float32)
+        for k in tl.static_range(9):
+            value = tl.load(frame + places[k], mask=valid, other=0.0).to(tl.float32)
+            now += value * weights[k * 3 + (0 if BACKWARD else 2)]
+            next_1 += value * weights[k * 3 + 1]
+            next_2 += value * weights[k * 3 + (2 if BACKWARD else 0)]
+        if i >= 2:
+            done = (begin + i - 2).to(tl.int64) * (height * width) * channels
+            tl.store(to + done, now.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -149,43 +142,31 @@ def _taps(weight: Tensor) -> Tensor:
     return weight.reshape(weight.shape[0], TAPS).t().contiguous()
 
 
-def _blocks(pixels: int, channels: int) -> dict[str, int]:
-    return {
-        "PIXELS": min(16, triton.next_power_of_2(pixels)),
-        "CHANNELS": min(128, triton.next_power_of_2(channels)),
-        "num_warps": 4,
-    }
+def _launch(source: Tensor, weight: Tensor, writes: int, *, is_backward: bool) -> Tensor:
+    batch, reads, height, width, channels = source.shape
+    out = source.new_empty(batch, writes, height, width, channels)
+    pixels, block = (
+        4,
+        min(64, triton.next_power_of_2(channels)),
+    )  # two channels a thread, taps in registers
+    frames = min(_FRAMES, triton.next_power_of_2(max(1, writes)))
+    programs = batch * triton.cdiv(writes, frames) * triton.cdiv(height * width, pixels)
+    if programs:
+        _convolve[(programs, triton.cdiv(channels, block))](
+            source, _taps(weight), out, reads, writes, height, width, channels, *source.stride(),
+            BACKWARD=is_backward, FRAMES=frames, PIXELS=pixels, CHANNELS=block, num_warps=4,
+        )  # fmt: skip
+    return out
 
 
 def forward(slots: Tensor, weight: Tensor) -> Tensor:
     """[B, T + 2, h, w, C], any strides -> [B, T, h, w, C]; output t reads slots t, t + 1, t + 2."""
-    batch, frames, height, width, channels = slots.shape
-    frames -= 2
-    out = slots.new_empty(batch, frames, height, width, channels)
-    block = _blocks(height * width, channels)
-    grid = (
-        batch * frames * triton.cdiv(height * width, block["PIXELS"]),
-        triton.cdiv(channels, block["CHANNELS"]),
-    )
-    if grid[0]:
-        _forward[grid](
-            slots, _taps(weight), out, frames, height, width, channels, *slots.stride(), **block
-        )
-    return out
+    return _launch(slots, weight, slots.shape[1] - 2, is_backward=False)
 
 
 def backward_slots(grad: Tensor, weight: Tensor) -> Tensor:
     """Gradient of the slots [B, T + 2, h, w, C] from that of the outputs [B, T, h, w, C]."""
-    grad = grad.contiguous()
-    batch, frames, height, width, channels = grad.shape
-    out = grad.new_empty(batch, frames + 2, height, width, channels)
-    block = _blocks(height * width, channels)
-    grid = (
-        batch * (frames + 2) * triton.cdiv(height * width, block["PIXELS"]),
-        triton.cdiv(channels, block["CHANNELS"]),
-    )
-    _backward_slots[grid](grad, _taps(weight), out, frames, height, width, channels, **block)
-    return out
+    return _launch(grad, weight, grad.shape[1] + 2, is_backward=True)
 
 
 def backward_weight(grad: Tensor, slots: Tensor, weight: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def convolution(device: torch.device) -> Iterator[Check]:
     from spatial_ttt.model.convolution import plain_convolve_slots
     from spatial_ttt.model.kernels.convolution import convolve_slots
 
-    shapes = [(2, 1, 1, 1, 16), (1, 3, 5, 3, 48), (2, 2, 1, 7, 144)]
+    shapes = [(2, 1, 1, 1, 16), (1, 9, 2, 3, 48), (2, 2, 5, 7, 80)]
     if device.type == "cuda":
         shapes += [(3, 5, 11, 15, 272), (2, 4, 22, 30, 64)]
     for shape, (dtype, limit) in product(shapes, ((torch.float32, 1e-6), (torch.bfloat16, 6e-3))):
