@@ -147,7 +147,7 @@ class RoomPaths:
             best = int((score * far * np.resize(noise, len(far))).argmax())
             out.append(self.center(self._cells[best]))
             gap = (self._cells - self._cells[best]).astype(np.float64) * CELL
-            far = np.minimum(far, np.sqrt((gap * gap).sum(1)) / 3.0)
+            far = np.minimum(far, (gap * gap).sum(1) / 9.0)
         return out
 
 
