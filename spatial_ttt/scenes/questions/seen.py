@@ -93,8 +93,7 @@ def observe(
     return _observation(
         scene,
         tuple(item for item in kept if item.category not in ambiguous),
-        first_trace,
-        first_clear,
+        (first_trace, first_clear),
         float(times[-1]) if until_s is None else until_s,
         _rooms_entered(scene, camera, float(times[-1])),
     )
@@ -110,18 +109,18 @@ def observe_all(scene: Scene) -> Observation:
     known = {name for name, n in boxed.items() if scene.object_counts.get(name, n) == n}
     kept = tuple(item for item in objects if item.category in known)
     every_room = tuple(room.room_id for room in scene.rooms)
-    return _observation(scene, kept, {}, {}, 0.0, every_room)
+    return _observation(scene, kept, ({}, {}), 0.0, every_room)
 
 
 def _observation(
     scene: Scene,
     objects: tuple[SceneObject, ...],
-    first_trace: dict[str, float],
-    first_clear: dict[str, float],
+    first: tuple[dict[str, float], dict[str, float]],
     until_s: float,
     rooms_entered: tuple[int, ...],
 ) -> Observation:
     stock = inventory(objects)
+    first_trace, first_clear = first
     return Observation(
         scene,
         objects,

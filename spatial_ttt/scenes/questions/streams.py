@@ -106,7 +106,6 @@ def stream_counting(
     rng: Generator,
     limit: int,
     num_queries: int = 0,
-    rule: SeenRule | None = None,
 ) -> list[Question]:
     """`vsc`: how many different instances of a category the stream shows.
 
@@ -114,7 +113,7 @@ def stream_counting(
     and `query_answers` hold the count so far at each.
     """
     end = stream_end(segments)
-    views = first_views(segments, rule)
+    views = first_views(segments)
     names = [
         name
         for name, view in views.items()
