@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,7 @@ CONFIG = BuildConfig(
     test_scenes=1,
     seed=3,
     fps=4.0,
-    duration_s=5.0,
+    duration_s=12.0,
     max_rooms=2,
     width=96,
     height=64,
@@ -43,7 +45,7 @@ CONFIG = BuildConfig(
 )
 COMMAND = [
     *(sys.executable, "-m", "spatial_ttt", "data", "build", "--scenes", "5", "--seed", "3"),
-    *("--val-scenes", "1", "--test-scenes", "1", "--fps", "4", "--duration", "5"),
+    *("--val-scenes", "1", "--test-scenes", "1", "--fps", "4", "--duration", "12"),
     *("--rooms", "1-2", "--size", "96x64", "--small-sizes", "48x32", "--questions-per-type", "2"),
     *("--scenes-per-shard", "1", "--workers", "2"),
 ]
@@ -67,40 +69,51 @@ def whole(tmp_path_factory) -> Path:
     return out
 
 
-def start(out: Path) -> subprocess.Popen[bytes]:
-    """The same build by the command line, two workers, once its first shard is whole."""
-    process = subprocess.Popen(
-        [*COMMAND, "--out", str(out)], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True
-    )
-    deadline = time.monotonic() + 60
-    while not list(out.glob("parts/*.json")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    return process
+def hit(folder: Path, strike: Callable[[subprocess.Popen[bytes]], None]) -> tuple[Path, int, bytes]:
+    """Strike the same build, made by the command line, in its middle: folder, exit code, stderr.
+
+    On a busy machine a build may end before it is struck; then another one is.
+    """
+    for attempt in range(5):
+        out = folder / str(attempt)
+        process = subprocess.Popen(
+            [*COMMAND, "--out", str(out)],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        while process.poll() is None and not list(out.glob("parts/*.json")):
+            time.sleep(0.002)
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it ended already
+            strike(process)
+        _, errors = process.communicate(timeout=120)
+        if not (out / MANIFEST_NAME).exists():
+            return out, process.returncode, errors
+    raise AssertionError("five builds ended before they could be struck")
 
 
 def test_killed_and_resumed_gives_the_same_bytes(whole, tmp_path):
-    process = start(tmp_path)
-    os.kill(process.pid, signal.SIGKILL)  # the workers notice by themselves
-    process.communicate(timeout=30)
-    assert not (tmp_path / MANIFEST_NAME).exists(), "killed too late to prove anything"
-    done = subprocess.run([*COMMAND, "--out", str(tmp_path)], cwd=ROOT, capture_output=True)
+    # Only the parent is killed; the workers notice by themselves.
+    out, code, _ = hit(tmp_path, lambda process: os.kill(process.pid, signal.SIGKILL))
+    assert code == -signal.SIGKILL
+    done = subprocess.run([*COMMAND, "--out", str(out)], cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert b" 0 kept" not in done.stdout
-    assert tree(tmp_path) == tree(whole)
+    assert tree(out) == tree(whole)
 
 
 def test_ctrl_c_leaves_whole_shards_only(tmp_path):
-    process = start(tmp_path)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
+    # As a terminal does: to the workers too.
+    out, code, errors = hit(tmp_path, lambda process: os.killpg(process.pid, signal.SIGINT))
+    assert code == 130
     assert b"Traceback" not in errors
-    assert not list(tmp_path.rglob("*.tmp"))
-    for path in tmp_path.rglob("*.tar"):
+    assert not list(out.rglob("*.tmp"))
+    shards = list(out.rglob("*.tar"))
+    for path in shards:
         with tarfile.open(path) as archive:
             assert len(archive.getnames()) >= 2
-    assert not (tmp_path / MANIFEST_NAME).exists()
+    assert 2 <= len(shards) < 14
 
 
 def test_machines_share_the_work_and_any_of_them_finishes(whole, tmp_path):
@@ -161,7 +174,7 @@ def test_every_example_is_valid_and_its_clip_plays(whole, size, split):
             assert {frame.pixels.shape for frame in frames} == {(height, width, 3)}
             clips[video] = [frame.time for frame in frames]
         times = clips[video]
-        assert times == pytest.approx(np.arange(20) / 4, abs=1e-4)
+        assert times == pytest.approx(np.arange(48) / 4, abs=1e-4)
         assert sample.visible_until_s is not None and sample.question_type is not None
         assert min(abs(time - sample.visible_until_s) for time in times) < 1e-3
         if sample.options is not None:
@@ -177,8 +190,8 @@ def test_scene_camera_and_visibility_lie_beside_the_clip(whole):
     scene = scene_from_json(json.loads(members[f"{key}.scene.json"]))
     camera = camera_from_json(json.loads(members[f"{key}.camera.json"]))
     visibility = visibility_from_bytes(members[f"{key}.visibility.npy.gz"], scene, camera)
-    assert visibility.pixels.shape == (20, len(scene.objects))
-    assert 0 < visibility.pixels.sum() <= 20 * 96 * 64
+    assert visibility.pixels.shape == (48, len(scene.objects))
+    assert 0 < visibility.pixels.sum() <= 48 * 96 * 64
     assert json.loads(members[f"{key}.json"])["scene_id"] == scene.scene_id
     with open_source(members[f"{key}.mp4"]) as source:
         assert sum(1 for _ in source) == len(camera.times)
@@ -195,14 +208,15 @@ def test_a_part_counts_only_with_all_its_files(whole, tmp_path):
 
 
 def test_a_lost_worker_is_told(tmp_path):
-    process = start(tmp_path)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    victims = [
-        int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-    os.kill(victims[0], signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
+    def kill_a_worker(process: subprocess.Popen[bytes]) -> None:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in children:
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(int(pid), signal.SIGKILL)
+                return
+
+    _, code, errors = hit(tmp_path, kill_a_worker)
+    assert code == 1
     assert b"a worker ended unexpectedly (exit code -9)" in errors
 
 
