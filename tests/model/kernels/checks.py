@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from itertools import product
 from typing import NamedTuple
 
@@ -179,6 +180,72 @@ def scan(device: torch.device) -> Iterator[Check]:
         )
 
 
+def decoder(device: torch.device) -> Iterator[Check]:
+    """All kernels in their places: two layers over a clip of several chunks, plain and checkpointed."""
+    from torch.func import functional_call
+
+    from spatial_ttt.model.decoder import HybridDecoder
+    from spatial_ttt.model.kernels import request_backend
+    from spatial_ttt.model.layout import END, slot, text
+    from spatial_ttt.presets import _small
+
+    size = {"hidden": 64, "mlp": 32, "layers": 2, "heads": 2, "vocab": 8}
+    tower = {"hidden": 16, "mlp": 32, "depth": 1, "heads": 2, "positions": 16, "taps": [0]}
+    ttt = {"num_fast_heads": 2, "chunk_size": 16, "newton_schulz_dtype": "float32"}
+    config = _small(size, tower, None, ttt | {"layer_pattern": ("ttt", "anchor")})
+    layout = (text(3), slot(2, 3), text(2), slot(2, 3), text(2), slot(2, 3), END, text(15))
+    model = HybridDecoder(config.text_config, config.ttt_config).to(device).train()
+    # Muon forgets the size of a write: the gradient of lr_proj.bias is rounding noise.
+    names = [
+        name
+        for name, _ in model.named_parameters()
+        if "embed" not in name and "lr_proj.bias" not in name
+    ]
+    parameters = [p.detach() + 0.02 * torch.randn_like(p) for p in map(model.get_parameter, names)]
+    hidden = torch.randn(1, 40, 64, device=device)
+
+    def forward(module: HybridDecoder, hidden: Tensor) -> Tensor:
+        tokens, _ = module.tokens(hidden, layout, 0)
+        return module(tokens, module.start(), keep_state=False)[0].hidden
+
+    def run(backend: str) -> Function:
+        def call(hidden: Tensor, *values: Tensor) -> Tensor:
+            parts = {f"model.{k}": v for k, v in zip(names, values, strict=True)}
+            rest = {
+                f"model.{k}": v.detach().to(hidden.dtype)
+                for k, v in model.named_parameters()
+                if k not in names
+            }
+            with request_backend(backend):
+                return functional_call(_Call(model, forward), parts | rest, (hidden,))
+
+        return call
+
+    def run_checkpointed(hidden: Tensor) -> Tensor:
+        own = deepcopy(model).to(hidden.dtype)
+        own.gradient_checkpointing = hidden.dtype == torch.float32
+        with request_backend("triton" if own.gradient_checkpointing else "reference"):
+            out = forward(own, hidden)
+            # The layers run again inside the backward pass: it belongs into the block.
+            (grad,) = torch.autograd.grad(out.square().sum(), hidden)
+        return out.detach() + grad + 0 * hidden
+
+    yield Check("decoder", run("triton"), run("reference"), (hidden, *parameters), 1e-4)
+    yield Check("checkpointed decoder", run_checkpointed, run_checkpointed, (hidden,), 1e-4)
+
+
+class _Call(torch.nn.Module):
+    """A module whose call is a function of another module."""
+
+    def __init__(self, model: torch.nn.Module, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The function of the model."""
+        return self.function(self.model, *inputs)
+
+
 def scan_inputs(shape: Sequence[int], device: torch.device) -> list[Tensor]:
     """Query, key, value, lr, momentum and the three initial weights, as leaves of a graph."""
     batch, heads, length, size = shape
@@ -220,6 +287,7 @@ CHECKS = {
     "mixing": mixing,
     "network": network,
     "scan": scan,
+    "decoder": decoder,
 }
 
 
