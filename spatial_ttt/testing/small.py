@@ -24,13 +24,17 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(t, special=True) for t in SPECIAL])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
 
 
 def small_frames(size: tuple[int, int] = (32, 48)) -> FrameFormat:
     """Patches of 8 pixels, tokens of 16."""
     half = (0.5, 0.5, 0.5)
-    return FrameFormat(patch_size=8, spatial_merge_size=2, size=size, max_pixels=10_000, mean=half, std=half)
+    return FrameFormat(
+        patch_size=8, spatial_merge_size=2, size=size, max_pixels=10_000, mean=half, std=half
+    )
 
 
 def small_processor(size: tuple[int, int] = (32, 48)) -> Processor:
@@ -40,7 +44,12 @@ def small_processor(size: tuple[int, int] = (32, 48)) -> Processor:
 
 def small_config(**ttt: Any) -> SpatialTTTConfig:
     """Four layers of width 32; `ttt` changes fields of TTTConfig (chunk 24, window 24)."""
-    settings = {"num_fast_heads": 2, "chunk_size": 24, "window_size": 24, "newton_schulz_dtype": "float32"}
+    settings = {
+        "num_fast_heads": 2,
+        "chunk_size": 24,
+        "window_size": 24,
+        "newton_schulz_dtype": "float32",
+    }
     ids = {token: 256 + i for i, token in enumerate(SPECIAL)}
     return SpatialTTTConfig(
         text_config={
@@ -63,8 +72,10 @@ def small_config(**ttt: Any) -> SpatialTTTConfig:
     )  # fmt: skip
 
 
-def small_model(seed: int = 0, *, noise: float = 0.1, **ttt: Any) -> SpatialTTTForConditionalGeneration:
-    """A random model whose gates are open and whose every parameter was moved by `noise`."""
+def small_model(
+    seed: int = 0, *, noise: float = 0.1, **ttt: Any
+) -> SpatialTTTForConditionalGeneration:
+    """A random model whose gates are open, whose parameters were moved by `noise` and whose answers vary."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -72,5 +83,8 @@ def small_model(seed: int = 0, *, noise: float = 0.1, **ttt: Any) -> SpatialTTTF
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += noise * torch.randn(parameter.shape, generator=generator)
+        # With tied embeddings and weights near one, every token's likeliest successor would be itself.
+        final = model.decoder.norm.weight
+        final.copy_(torch.randn(final.shape, generator=generator))
     model.tie_weights()
     return model.eval()
