@@ -20,7 +20,7 @@ _FRAMES = 8  # outputs a program makes one after the other
 _SPLITS = 2048  # programs that share the positions of one kernel gradient, all channels together
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["reads", "writes", "height", "width"])
 def _convolve(
     source, taps, out, reads, writes, height, width, channels, stride_b, stride_t, stride_h, stride_w, stride_c,
     BACKWARD: tl.constexpr, FRAMES: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -79,7 +79,7 @@ def _convolve(
             tl.store(to + done, now.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "frames", "height", "width"])
 def _backward_weight(
     grad, slots, parts, rows, frames, height, width, channels, stride_b, stride_t, stride_h, stride_w, stride_c,
     CHANNELS: tl.constexpr,

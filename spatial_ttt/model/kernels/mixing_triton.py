@@ -32,7 +32,7 @@ def _turn(token, channel, inside, rope, half, stride_l):
     return partner, cos, tl.where(is_first[None, :], -sin, sin)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def _prepare(
     source, rope, out, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l,
     TURN: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -54,7 +54,7 @@ def _prepare(
     tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def _prepare_backward(
     grad, source, rope, out, out_b, out_l, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l,
     TURN: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -83,7 +83,7 @@ def _prepare_backward(
     tl.store(out + at, d.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "length"])
 def _combine(
     attended, read, weight, gate, out, rows, heads, length, dim, eps, stride_b, stride_h, stride_l,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -104,7 +104,7 @@ def _combine(
     tl.store(out + to, y.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "length"])
 def _combine_backward(
     grad, read, weight, gate, d_read, d_gate, parts, rows, heads, length, dim, eps, stride_b, stride_h, stride_l,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,

@@ -42,7 +42,7 @@ def _store_both(both, row, channel, inside, size, first, second):
     tl.store(both + at + size, second.to(both.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _hidden(both, out, count, size, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, CHANNELS)
@@ -52,7 +52,7 @@ def _hidden(both, out, count, size, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
     tl.store(out + at, (a * s * u).to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _hidden_backward(
     both, grad, out, d_both, count, size, ROWS: tl.constexpr, CHANNELS: tl.constexpr
 ):
@@ -66,7 +66,7 @@ def _hidden_backward(
     _store_both(d_both, row, channel, inside, size, d * u * (s * (1.0 + a * (1.0 - s))), d * a * s)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _rows(
     both, error, lr, rows, rows_down, count, size, ROWS: tl.constexpr, CHANNELS: tl.constexpr
 ):
@@ -85,7 +85,7 @@ def _rows(
     tl.store(rows_down + at, (silu * u * lr_down).to(rows_down.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _rows_backward(
     both, error, lr, d_rows, d_rows_down, rows, rows_down, d_both, d_error, d_lr, count, size,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,

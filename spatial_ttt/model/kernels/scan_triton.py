@@ -6,6 +6,7 @@ Newton-Schulz, add). What a program carries over chunks lies in blocks of its ow
 weights of chunk c are slot c with its row norms restored) and `writes` (write c before orthogonalisation).
 The backward pass walks the chunks in reverse and makes everything else again.
 
+Lengths differ from batch to batch: they are not specialised, or each would compile its own kernel.
 Matrices go in the order gate, up, down; learning rates in the order gate, down, up.
 """
 
@@ -50,7 +51,7 @@ def _hidden(x, gate, up, ROUND: tl.constexpr, WIDE: tl.constexpr):
     return a, u, tl.sigmoid(a)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "num_writes"])
 def forward(
     query, key, value, lr, beta, norms, totals, writes, out, length, num_writes, chunk, heads,
     has_momentum, is_fresh,
@@ -145,7 +146,7 @@ def _apply_backward(q, d_out, gate, up, down, ROUND: tl.constexpr, WIDE: tl.cons
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "num_writes"])
 def backward(
     query, key, value, lr, beta, norms, totals, writes, d_out,
     d_query, d_key, d_value, d_lr, d_beta, d_norms, d_total, d_write, d_grad, scratch,
