@@ -22,6 +22,7 @@ import torch
 
 from spatial_ttt.errors import BudgetError, SessionClosed, SessionError, VideoError
 from spatial_ttt.generate import Decoding, generate
+from spatial_ttt.model.bounded_cache import AnchorPolicy, BoundedCache
 from spatial_ttt.model.kv_cache import KVCache, release
 from spatial_ttt.model.layout import END, Layout, join_all, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
@@ -66,7 +67,8 @@ class StreamingSession:
     """A stream, its memory, and the questions asked of it.
 
     `slots_per_piece` slots are encoded and decoded together when that many are at hand; any value
-    gives the same answers. `max_bytes` refuses frames that would grow the state beyond it.
+    gives the same answers. `anchors` bounds what the anchors keep (None: everything). `max_bytes`
+    refuses frames that would grow the state beyond it.
     """
 
     def __init__(
@@ -76,13 +78,15 @@ class StreamingSession:
         *,
         slots_per_piece: int = 4,
         max_bytes: int | None = None,
+        anchors: AnchorPolicy | None = None,
     ) -> None:
         self.model = model
         self.processor = processor
         self.slots_per_piece = slots_per_piece
         self.max_bytes = max_bytes
+        self.anchors = anchors
         self.timings = Timings()
-        self._state = StreamState(model.decoder.start(), None, None, None, 0, 0)
+        self._state = StreamState(model.decoder.start(anchors), None, None, None, 0, 0)
         self._lock = threading.Lock()
         self._watching = threading.Lock()
         self._is_closed = False
@@ -257,6 +261,7 @@ class StreamingSession:
             self.processor,
             slots_per_piece=self.slots_per_piece,
             max_bytes=self.max_bytes,
+            anchors=self.anchors,
         )
         twin._state = state
         twin._lock = self._lock  # the anchors' buffers are shared until one of them appends
@@ -288,7 +293,9 @@ class StreamingSession:
     def stats(self) -> SessionStats:
         """Counts, seconds and bytes."""
         state = self.state
-        anchors = sum(layer_bytes(s) for s in state.decoder.layers if isinstance(s, KVCache))
+        anchors = sum(
+            layer_bytes(s) for s in state.decoder.layers if isinstance(s, KVCache | BoundedCache)
+        )
         return SessionStats(
             num_frames=state.num_frames,
             num_slots=state.num_slots,

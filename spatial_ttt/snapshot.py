@@ -20,6 +20,7 @@ from torch import Tensor
 
 from spatial_ttt.errors import CheckpointError
 from spatial_ttt.files import atomic_path
+from spatial_ttt.model.bounded_cache import AnchorPolicy, Block, BoundedCache
 from spatial_ttt.model.fast_weights import FastState, FastWeights
 from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.layout import Run, RunKind
@@ -32,8 +33,10 @@ SNAPSHOT_FORMAT = 1
 
 _TYPES: dict[str, Any] = {
     t.__name__: t
-    for t in (Context, DecoderState, FastState, FastWeights, Held, KVCache, Projected, Run, StreamState, Tokens,
-              TTTState)
+    for t in (
+        AnchorPolicy, Block, BoundedCache, Context, DecoderState, FastState, FastWeights, Held,
+        KVCache, Projected, Run, StreamState, Tokens, TTTState,
+    )
 }  # fmt: skip
 
 

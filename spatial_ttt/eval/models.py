@@ -18,9 +18,16 @@ import torch
 
 from spatial_ttt import loading
 from spatial_ttt.errors import ConfigError, VideoError
-from spatial_ttt.eval.interface import EvalSession, ModelCard, SessionOptions, SpatialModel
+from spatial_ttt.eval.interface import (
+    EvalSession,
+    ModelCard,
+    NotOffered,
+    SessionOptions,
+    SpatialModel,
+)
 from spatial_ttt.eval.variants import variant
 from spatial_ttt.generate import Decoding
+from spatial_ttt.model.bounded_cache import AnchorPolicy, policy_within
 from spatial_ttt.model.layout import END, Layout, join_all, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import TTTState
@@ -91,9 +98,18 @@ class CheckpointModel:
         """A fresh stream with these switches."""
         self._switch_to(replace(options, mode="streamed", system_prompt=None))
         processor = with_system_prompt(self._processor, options.system_prompt)
+        anchors = self._anchor_policy(options)
         if options.mode == "offline":
+            if anchors is not None:
+                raise NotOffered("bounded anchors are a mode of the stream; evaluate them streamed")
             return OfflineSession(self._model, processor)
-        return StreamedSession(StreamingSession(self._model, processor))
+        return StreamedSession(StreamingSession(self._model, processor, anchors=anchors))
+
+    def _anchor_policy(self, options: SessionOptions) -> AnchorPolicy | None:
+        if options.anchor_budget_bytes is None:
+            return None
+        config, dtype = self._model.config, self._model.dtype
+        return policy_within(options.anchor_budget_bytes, config, dtype, block_tokens=64)
 
     def _switch_to(self, switches: SessionOptions) -> None:
         if self._active is not None and self._active[0] == switches:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from spatial_ttt.eval.interface import NotOffered, SessionOptions
+from spatial_ttt.eval.interface import SessionOptions
 from spatial_ttt.model import fast_weights as fw
 from spatial_ttt.model.attention import attend
 from spatial_ttt.model.kv_cache import KVCache, append
@@ -40,10 +40,6 @@ class ClosedGate(nn.Module):
 @contextmanager
 def variant(model: SpatialTTTForConditionalGeneration, options: SessionOptions) -> Iterator[None]:
     """Within the block the model computes what `options` say; afterwards it is as before."""
-    if options.anchors == "bounded":
-        raise NotOffered(
-            "this model keeps all keys and values of its anchors: no bounded mode to evaluate yet"
-        )
     undo: list[Callable[[], None]] = []
     try:
         for layer in model.decoder.layers:

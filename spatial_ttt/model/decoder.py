@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from spatial_ttt.errors import ConfigError
+from spatial_ttt.model.bounded_cache import AnchorPolicy, empty_cache
 from spatial_ttt.model.configuration import TTTConfig
-from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.layers import MLP, RMSNorm, RotaryEmbedding
 from spatial_ttt.model.layout import Layout, positions
 from spatial_ttt.model.state import DecoderState, LayerState, Tokens, TTTState
-from spatial_ttt.model.ttt import Attention, TTTAttention
+from spatial_ttt.model.ttt import AnchorCache, Attention, TTTAttention
 
 
 class DecoderLayer(nn.Module):
@@ -62,7 +62,10 @@ class AnchorLayer(DecoderLayer):
     ) -> tuple[Tokens, LayerState]:
         """All tokens are determined at once; the state is the cache of all keys and values."""
         mixed, cache = self.self_attn.attend_all(
-            self.input_layernorm(tokens.hidden), tokens.rope, cast(KVCache | None, state), branches
+            self.input_layernorm(tokens.hidden),
+            tokens.rope,
+            cast(AnchorCache | None, state),
+            branches,
         )
         return self.finish(tokens, mixed), cache
 
@@ -103,9 +106,13 @@ class HybridDecoder(nn.Module):
         self.rotary_emb = RotaryEmbedding(text)
         self.gradient_checkpointing = False
 
-    def start(self) -> DecoderState:
-        """The state before the first token."""
-        return DecoderState((None,) * len(self.layers), 0, 0)
+    def start(self, anchors: AnchorPolicy | None = None) -> DecoderState:
+        """The state before the first token; `anchors` bounds what the anchors keep (None: everything)."""
+        layers = tuple(
+            empty_cache(anchors) if anchors and isinstance(layer, AnchorLayer) else None
+            for layer in self.layers
+        )
+        return DecoderState(layers, 0, 0)
 
     def tokens(
         self, hidden: Tensor, layout: Layout, position: int, deepstack: Tensor | None = None

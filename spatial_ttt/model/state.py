@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from spatial_ttt.model.bounded_cache import BoundedCache
 from spatial_ttt.model.fast_weights import FastState
 from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.layout import Layout
@@ -66,7 +67,7 @@ class TTTState(NamedTuple):
     context: Context | None
 
 
-LayerState = TTTState | KVCache | None
+LayerState = TTTState | KVCache | BoundedCache | None
 """None stands for a layer that has seen nothing."""
 
 

@@ -7,15 +7,17 @@ computes y = o_proj( window attention + gated fast weights ) from shared q, k, v
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spatial_ttt.errors import ConfigError
 from spatial_ttt.model import fast_weights as fw
 from spatial_ttt.model.attention import attend, attend_past, keep_window, last
+from spatial_ttt.model.bounded_cache import BoundedCache, attend_bounded
 from spatial_ttt.model.configuration import TTTConfig, state_dtype
 from spatial_ttt.model.convolution import convolve_slots, dirac, take_tokens
 from spatial_ttt.model.holding import Plan, Stretch, plan
@@ -37,6 +39,7 @@ from spatial_ttt.model.state import (
 )
 
 UNIT_EPS = 1e-5
+AnchorCache = KVCache | BoundedCache
 TTT_NORM_EPS = 1e-5
 
 
@@ -74,15 +77,21 @@ class Attention(nn.Module):
         return q, k, v
 
     def attend_all(
-        self, x: Tensor, rope: Tensor, cache: KVCache | None, branches: int = 1
-    ) -> tuple[Tensor, KVCache]:
-        """Attend to all tokens seen: x [B, L, D] -> [B, L, D] and the cache with L more."""
+        self, x: Tensor, rope: Tensor, cache: AnchorCache | None, branches: int = 1
+    ) -> tuple[Tensor, AnchorCache]:
+        """Attend to all tokens seen, or to those a bounded cache keeps; x [B, L, D] -> [B, L, D]."""
         q, k, v = (t.transpose(1, 2) for t in self.qkv(x))
         q, k = rotate(q, rope), rotate(k, rope)
-        past = cache.segments if cache is not None else ()
-        out = attend_past(q, past, (k, v), branches=branches, implementation=self.implementation)
-        cache = append(cache, k, v)
-        return self.o_proj(out.transpose(1, 2).flatten(2)), cache
+        attend = partial(attend_past, branches=branches, implementation=self.implementation)
+        if isinstance(cache, BoundedCache):
+            if branches > 1:
+                raise ConfigError(
+                    "branches are for training, with exact anchors; ask each on its own fork"
+                )
+            out, kept = attend_bounded(q, k, v, cache, attend)
+            return self.o_proj(out.transpose(1, 2).flatten(2)), kept
+        out = attend(q, cache.segments if cache is not None else (), (k, v))
+        return self.o_proj(out.transpose(1, 2).flatten(2)), append(cache, k, v)
 
 
 class TTTAttention(Attention):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from spatial_ttt.errors import ConfigError
-from spatial_ttt.eval.interface import MemoryAdopter, ModelCard, SessionOptions
+from spatial_ttt.errors import BudgetError, ConfigError
+from spatial_ttt.eval.interface import MemoryAdopter, ModelCard, NotOffered, SessionOptions
 from spatial_ttt.eval.models import CheckpointModel, describe_rule, hash_weights, open_model
 from spatial_ttt.testing.small import small_model, small_processor
 from spatial_ttt.video.frame import Frame
@@ -135,10 +136,17 @@ def test_a_system_prompt_is_read():
     assert replies(model, frames(4), offline) == told
 
 
-def test_bounded_anchors_are_refused_where_there_are_none():
-    options = SessionOptions(anchors="bounded", anchor_budget_bytes=1000)
-    with pytest.raises(ConfigError, match="no bounded mode"):
-        make().open_session(options)
+def test_bounded_anchors_keep_within_their_budget():
+    budget = 200_000
+    options = SessionOptions(anchors="bounded", anchor_budget_bytes=budget)
+    session = make().open_session(options)
+    session.observe(frames(80))
+    assert 0 < session._session.stats().anchor_bytes <= budget
+    assert "".join(session.ask("how many?", max_new_tokens=3))
+    with pytest.raises(BudgetError, match="at least"):
+        make().open_session(SessionOptions(anchors="bounded", anchor_budget_bytes=1000))
+    with pytest.raises(NotOffered, match="streamed"):
+        make().open_session(replace(options, mode="offline"))
     with pytest.raises(ConfigError, match="need a budget"):
         SessionOptions(anchors="bounded")
 
