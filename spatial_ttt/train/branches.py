@@ -19,6 +19,7 @@ from spatial_ttt.model.state import DecoderState, Tokens
 from spatial_ttt.model.vision import VisionTokens
 from spatial_ttt.train.clip_text import Prefix
 from spatial_ttt.train.clip_types import ClipSpec
+from spatial_ttt.train.devices import constant
 from spatial_ttt.train.pixels import patchify
 
 
@@ -37,7 +38,7 @@ def ingest(
     dtype = model.get_input_embeddings().weight.dtype
     patches, grid = patchify(frames, spec, dtype)
     vision = model.encode(patches, grid)
-    ids = torch.tensor(prefix.ids, device=frames.device).expand(frames.shape[0], -1)
+    ids = constant(prefix.ids, frames.device).expand(frames.shape[0], -1)
     tokens, state = model.decode_piece(ids, prefix.layout, vision, model.decoder.start())
     return Ingested(state, tokens.hidden, vision)
 
@@ -46,7 +47,7 @@ def ingest_blind(
     model: SpatialTTTForConditionalGeneration, prefix: Prefix, batch: int, device: torch.device
 ) -> Ingested:
     """The state after a prefix without a video, for `batch` rows."""
-    ids = torch.tensor(prefix.ids, device=device).expand(batch, -1)
+    ids = constant(prefix.ids, device).expand(batch, -1)
     tokens, state = model.decode_piece(ids, prefix.layout, None, model.decoder.start())
     return Ingested(state, tokens.hidden, None)
 

@@ -30,7 +30,9 @@ def look_around(home: Home, spec: ClipSpec, rng: Generator) -> Camera:
     pitch = math.radians(rng.uniform(*PITCH))
     height = rng.uniform(*EYE_HEIGHT)
     position = np.column_stack((eye, np.full(spec.num_frames, height)))
-    return pinhole(spec, position, heading, np.full(spec.num_frames, pitch), rng.uniform(*FIELD_OF_VIEW))
+    return pinhole(
+        spec, position, heading, np.full(spec.num_frames, pitch), rng.uniform(*FIELD_OF_VIEW)
+    )
 
 
 def _two_spots(home: Home, rng: Generator) -> tuple[Array, Array]:

@@ -27,7 +27,9 @@ class Prefix(NamedTuple):
 def clip_prefix(tokenizer: Any, spec: ClipSpec) -> Prefix:
     """The prefix of a clip; `tokenizer` is a transformers one."""
     pad = tokenizer.convert_tokens_to_ids("<|video_pad|>")
-    start, end = (tokenizer.convert_tokens_to_ids(f"<|vision_{side}|>") for side in ("start", "end"))
+    start, end = (
+        tokenizer.convert_tokens_to_ids(f"<|vision_{side}|>") for side in ("start", "end")
+    )
     height, width = spec.grid
     ids: list[int] = list(tokenizer.encode(OPENING, add_special_tokens=False))
     pieces: list[Layout] = [(text(len(ids)),)]

@@ -28,9 +28,13 @@ class ClipSpec:
     def __post_init__(self) -> None:
         for name in ("width", "height"):
             if getattr(self, name) % 32:
-                raise ConfigError(f"clip {name} must be a multiple of 32 pixels, got {getattr(self, name)}")
+                raise ConfigError(
+                    f"clip {name} must be a multiple of 32 pixels, got {getattr(self, name)}"
+                )
         if self.num_slots < 1 or self.fps <= 0:
-            raise ConfigError(f"a clip needs slots and a rate, got {self.num_slots} slots at {self.fps} fps")
+            raise ConfigError(
+                f"a clip needs slots and a rate, got {self.num_slots} slots at {self.fps} fps"
+            )
 
     @property
     def num_frames(self) -> int:
@@ -71,6 +75,7 @@ class Difficulty:
 class SceneTask(NamedTuple):
     """Make these homes, ask what fits in a branch of `branch_length` tokens."""
 
+    number: int
     seeds: tuple[int, ...]
     spec: ClipSpec
     difficulty: Difficulty
@@ -85,6 +90,14 @@ class Filmed(NamedTuple):
     poses: NDArray[np.float32]  # [T, 3, 4] camera to world
     lens: tuple[float, float, float, float]  # focal lengths and principal point, pixels
     category: NDArray[np.uint8]  # [256] category index of each object id; 0 is the building
+
+
+class FilmedHomes(NamedTuple):
+    """The reply to a task: its homes, and what was wrong with those left out."""
+
+    task: int
+    homes: list[Filmed]
+    failures: list[str]
 
 
 class Sighting(NamedTuple):
@@ -110,9 +123,13 @@ class Exchanges(NamedTuple):
 class Facts(NamedTuple):
     """What is true of a clip at the end of each slot, for dense supervision."""
 
-    pose: NDArray[np.float32]  # [S, 4] x right and y ahead of the first camera (m), sine and cosine of the turn
+    pose: NDArray[
+        np.float32
+    ]  # [S, 4] x right and y ahead of the first camera (m), sine and cosine of the turn
     count: NDArray[np.uint8]  # [S, K] instances of each category clearly seen so far
-    place: NDArray[np.float32]  # [K, 2] x, y of single instances in the first camera's frame; nan: none
+    place: NDArray[
+        np.float32
+    ]  # [K, 2] x, y of single instances in the first camera's frame; nan: none
 
 
 class Record(NamedTuple):
@@ -123,6 +140,13 @@ class Record(NamedTuple):
     exchanges: Exchanges
     facts: Facts
     dropped: int  # exchanges too long for a branch
+
+
+class AskedClips(NamedTuple):
+    """The reply to sightings; failures are tickets and what was wrong."""
+
+    records: list[Record]
+    failures: list[tuple[int, str]]
 
 
 @cache

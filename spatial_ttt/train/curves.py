@@ -18,7 +18,9 @@ def draw(metrics: Path, target: Path) -> None:
     steps = [r for r in records if "loss" in r and not r.get("blind")]
     probes = [r for r in records if "probe" in r]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5))
-    for name in sorted({key for r in steps for key in r if "loss" in key or key.startswith("dense_")}):
+    for name in sorted(
+        {key for r in steps for key in r if "loss" in key or key.startswith("dense_")}
+    ):
         rows = [r for r in steps if name in r]
         left.plot([r["step"] for r in rows], [r[name] for r in rows], label=name, linewidth=1)
     left.set(xlabel="step", ylabel="loss", yscale="log")
@@ -36,6 +38,12 @@ def _scores(axis: Any, probes: list[dict[str, Any]]) -> None:
         return
     shown = [r for r in probes if r["probe"] == probes[-1]["probe"]]
     for kind in shown[-1]["scores"]["full"]:
-        rows = [(r["step"], 100 * r["scores"]["full"][kind][0]) for r in shown if kind in r["scores"]["full"]]
+        rows = [
+            (r["step"], 100 * r["scores"]["full"][kind][0])
+            for r in shown
+            if kind in r["scores"]["full"]
+        ]
         axis.plot(*zip(*rows, strict=True), label=kind, marker=".")
-    axis.set(xlabel="step", ylabel="score", title=f"held-out homes: {shown[-1]['probe']}", ylim=(0, 100))
+    axis.set(
+        xlabel="step", ylabel="score", title=f"held-out homes: {shown[-1]['probe']}", ylim=(0, 100)
+    )

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from spatial_ttt.train.branches import Ingested
 from spatial_ttt.train.clip_text import Prefix
 from spatial_ttt.train.clip_types import ClipSpec
-from spatial_ttt.train.pool import Batch
+from spatial_ttt.train.devices import constant
+from spatial_ttt.train.ring import Batch
 
 METRE = 3.0  # distances are divided by this
 
@@ -46,21 +47,25 @@ class DenseHeads(nn.Module):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, ingested: Ingested, batch: Batch, prefix: Prefix, spec: ClipSpec) -> DenseLosses:
+    def forward(
+        self, ingested: Ingested, batch: Batch, prefix: Prefix, spec: ClipSpec
+    ) -> DenseLosses:
         """Losses of one batch."""
         assert ingested.vision is not None
         vision = self.vision(ingested.vision.tokens).float()  # [B * S, N, K + 1]
         shown, depth = token_targets(batch, spec, self.num_categories)
         category = F.binary_cross_entropy_with_logits(vision[..., :-1], shown)
         far = F.smooth_l1_loss(vision[..., -1], depth.clamp(min=0.1).log())
-        ends = torch.tensor(prefix.slot_ends, device=batch.pose.device)
+        ends = constant(prefix.slot_ends, batch.pose.device)
         slot = self.slot(ingested.hidden.index_select(1, ends)).float()  # [B, S, 4 + 3 K]
         pose, count, place = slot.split((4, self.num_categories, 2 * self.num_categories), dim=-1)
-        scale = pose.new_tensor((1 / METRE, 1 / METRE, 1.0, 1.0))
+        scale = constant((1 / METRE, 1 / METRE, 1.0, 1.0), pose.device).to(pose.dtype)
         pose_loss = F.smooth_l1_loss(pose, batch.pose * scale)
         count_loss = F.smooth_l1_loss(count, batch.count.float().clamp(max=6), beta=0.5)
         seen, here = place_targets(batch)
-        error = F.smooth_l1_loss(place.unflatten(-1, (-1, 2)), here / METRE, reduction="none").sum(-1)
+        error = F.smooth_l1_loss(place.unflatten(-1, (-1, 2)), here / METRE, reduction="none").sum(
+            -1
+        )
         place_loss = (error * seen).sum() / seen.sum().clamp(min=1.0)
         return DenseLosses(category, far, pose_loss, count_loss, place_loss)
 

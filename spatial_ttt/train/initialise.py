@@ -14,7 +14,9 @@ STD = 0.02
 
 
 @torch.no_grad()
-def initialise(model: SpatialTTTForConditionalGeneration, seed: int, gate_bias: float = 0.0) -> None:
+def initialise(
+    model: SpatialTTTForConditionalGeneration, seed: int, gate_bias: float = 0.0
+) -> None:
     """Fill every matrix from a seed; output projections start smaller, by the depth of the network.
 
     `gate_bias` above 0 opens the gate of the fast weights from the first step on: a model trained
@@ -24,7 +26,9 @@ def initialise(model: SpatialTTTForConditionalGeneration, seed: int, gate_bias: 
     depth = 2 * model.config.text_config.num_hidden_layers
     for module in model.modules():
         if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=1 / math.sqrt(3 * module.in_features), generator=generator)
+            nn.init.normal_(
+                module.weight, std=1 / math.sqrt(3 * module.in_features), generator=generator
+            )
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):

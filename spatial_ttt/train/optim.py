@@ -66,7 +66,12 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 def added_parameters(attention: TTTAttention) -> list[nn.Parameter]:
     """What a TTT layer holds beside the projections of plain attention."""
     plain = {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm"}
-    own = [p for name, child in attention.named_children() if name not in plain for p in child.parameters()]
+    own = [
+        p
+        for name, child in attention.named_children()
+        if name not in plain
+        for p in child.parameters()
+    ]
     return own + list(attention.parameters(recurse=False))
 
 
@@ -89,7 +94,13 @@ class Muon(torch.optim.Optimizer):
     Updates are scaled to the root mean square of AdamW's, so the two share learning rates.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -103,7 +114,9 @@ class Muon(torch.optim.Optimizer):
             for shape, members in shapes.items():
                 self._step_shape(shape, members, group)
 
-    def _step_shape(self, shape: torch.Size, members: list[Tensor], group: dict[str, float]) -> None:
+    def _step_shape(
+        self, shape: torch.Size, members: list[Tensor], group: dict[str, float]
+    ) -> None:
         buffers = []
         for parameter in members:
             state = self.state[parameter]
@@ -137,10 +150,20 @@ class SlowWeights:
                 if config.learning_rate[name] == 0:
                     parameter.requires_grad_(False)
                     continue
-                master = parameter if compute_dtype == torch.float32 else parameter.detach().float().clone()
+                master = (
+                    parameter
+                    if compute_dtype == torch.float32
+                    else parameter.detach().float().clone()
+                )
                 self.live.append(parameter)
                 self.master.append(master)
-                kind = "muon" if id(parameter) in muon_ids else "matrix" if parameter.ndim > 1 else "vector"
+                kind = (
+                    "muon"
+                    if id(parameter) in muon_ids
+                    else "matrix"
+                    if parameter.ndim > 1
+                    else "vector"
+                )
                 chosen.setdefault((name, kind), []).append(master)
         self.shared = compute_dtype == torch.float32
         self.buffers = [] if self.shared else [torch.zeros_like(master) for master in self.master]
@@ -152,7 +175,11 @@ class SlowWeights:
     def _make(self, chosen: dict[tuple[str, str], list[Tensor]]) -> Iterable[torch.optim.Optimizer]:
         decay, rates = self.config.weight_decay, self.config.learning_rate
         plain = [
-            {"params": members, "lr": rates[name], "weight_decay": decay if kind == "matrix" else 0.0}
+            {
+                "params": members,
+                "lr": rates[name],
+                "weight_decay": decay if kind == "matrix" else 0.0,
+            }
             for (name, kind), members in chosen.items()
             if kind != "muon"
         ]

@@ -16,7 +16,7 @@ from spatial_ttt.scenes.questions.question import NUMBER_TYPES, QUESTION_TYPES, 
 from spatial_ttt.train.branches import generate, ingest, ingest_blind
 from spatial_ttt.train.clip_text import Prefix
 from spatial_ttt.train.clip_types import KINDS
-from spatial_ttt.train.pool import Batch, ClipRing
+from spatial_ttt.train.ring import Batch, ClipRing
 
 ANSWER_TOKENS = 6
 THRESHOLDS = np.linspace(0.5, 0.95, 10)

@@ -22,7 +22,11 @@ def save_model(model: SpatialTTTForConditionalGeneration, tokenizer: Any, folder
     """Weights in bfloat16, configuration and tokenizer; replaces the folder at once."""
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    state = {k: v.detach().to(torch.bfloat16) for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    state = {
+        k: v.detach().to(torch.bfloat16)
+        for k, v in model.state_dict().items()
+        if k != "lm_head.weight"
+    }
     model.save_pretrained(fresh, state_dict=state, max_shard_size=SHARD_SIZE)
     config = json.loads((fresh / "config.json").read_text())
     config["dtype"] = "bfloat16"
@@ -62,7 +66,9 @@ def unpack(folder: Path, target: Path) -> Path:
     if (folder / "config.json").is_file():
         return folder
     if not (folder / ARCHIVE).is_file():
-        raise CheckpointError(f"{folder} holds neither config.json nor {ARCHIVE}; give a run's output folder")
+        raise CheckpointError(
+            f"{folder} holds neither config.json nor {ARCHIVE}; give a run's output folder"
+        )
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     with tarfile.open(folder / ARCHIVE) as tar:

@@ -5,9 +5,15 @@ task -> homes, cameras -> (rendered elsewhere) -> sightings -> questions, tokeni
 
 from __future__ import annotations
 
+import gc
 import os
+import traceback
+from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -24,13 +30,16 @@ from spatial_ttt.scenes.views import pack_views
 from spatial_ttt.scenes.walk import walk
 from spatial_ttt.train import dense_facts
 from spatial_ttt.train.camera_paths import look_around
+from spatial_ttt.train.channel import serve_connection
 from spatial_ttt.train.clip_types import (
     KINDS,
     MAX_OBJECTS,
+    AskedClips,
     ClipSpec,
     Difficulty,
     Exchanges,
     Filmed,
+    FilmedHomes,
     Record,
     SceneTask,
     Sighting,
@@ -51,6 +60,8 @@ QUESTION_LIMITS = {
 }
 """How many of each type a clip carries at most."""
 WALK_FIELD_OF_VIEW = (65.0, 80.0)  # degrees across
+ONE_HOME = (ValueError, LookupError, ArithmeticError)
+"""What may go wrong in one home among many thousands without ending a run; SceneError is a ValueError."""
 ATTEMPTS = 8  # seeds tried in turn until one gives a home with a walk
 
 
@@ -74,9 +85,15 @@ class SceneWorker:
         self.kept: dict[int, _Kept] = {}
         self.tickets = 0
 
-    def film(self, task: SceneTask) -> list[Filmed]:
+    def film(self, task: SceneTask) -> FilmedHomes:
         """Homes and cameras of a task."""
-        return [self._film(seed, task) for seed in task.seeds]
+        reply = FilmedHomes(task.number, [], [])
+        for seed in task.seeds:
+            try:
+                reply.homes.append(self._film(seed, task))
+            except ONE_HOME as error:
+                reply.failures.append(f"furnishing seed {seed}: {_where(error)}")
+        return reply
 
     def _film(self, seed: int, task: SceneTask) -> Filmed:
         rng = default_rng((seed, 11))
@@ -90,12 +107,19 @@ class SceneWorker:
         records = pack_parts(home.parts)
         return Filmed(self.tickets, records, views.texels[:, 3:].copy(), views.lens, lookup)
 
-    def ask(self, sightings: list[Sighting]) -> list[Record]:
+    def ask(self, sightings: list[Sighting]) -> AskedClips:
         """Questions and facts of homes that were seen."""
-        return [self._ask(sighting) for sighting in sightings]
+        reply = AskedClips([], [])
+        for sighting in sightings:
+            kept = self.kept.pop(sighting.ticket)
+            try:
+                reply.records.append(self._ask(sighting, kept))
+            except ONE_HOME as error:
+                text = f"asking about seed {kept.seed}: {_where(error)}"
+                reply.failures.append((sighting.ticket, text))
+        return reply
 
-    def _ask(self, sighting: Sighting) -> Record:
-        kept = self.kept.pop(sighting.ticket)
+    def _ask(self, sighting: Sighting, kept: _Kept) -> Record:
         scene, camera = kept.home.scene, kept.camera
         ids = np.array([item.object_id for item in scene.objects], np.int32)
         visibility = Visibility(ids, sighting.pixels[:, ids], camera.times)
@@ -109,7 +133,9 @@ class SceneWorker:
         asked += dense_facts.exchanges(view, kept.task.spec, rng)
         exchanges = self._pack(asked, kept.task.branch_length)
         facts = dense_facts.facts(scene, visibility, camera, self.index)
-        return Record(sighting.ticket, kept.seed, exchanges, facts, len(asked) - len(exchanges.truth))
+        return Record(
+            sighting.ticket, kept.seed, exchanges, facts, len(asked) - len(exchanges.truth)
+        )
 
     def _prompt(self, question: Question) -> str:
         if question.options is None:
@@ -180,16 +206,26 @@ def run_worker(connection: Connection, tokenizer_file: str, prompts: tuple[str, 
     """Serve tasks and sightings until the other end closes."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     worker = SceneWorker(tokenizer_file, *prompts)
-    try:
-        while True:
-            message: Any = connection.recv()
+    gc.freeze()
+    serve_connection(connection, partial(serve, worker))
+
+
+def serve(worker: SceneWorker, inbox: SimpleQueue[Any], outbox: SimpleQueue[Any]) -> None:
+    """Answer until None comes: sightings first, their clips are the nearest to being ready."""
+    tasks: deque[SceneTask] = deque()
+    while True:
+        while not tasks or not inbox.empty():
+            message = inbox.get()
             if message is None:
                 return
             if isinstance(message, SceneTask):
-                connection.send(("filmed", worker.film(message), message))
+                tasks.append(message)
             else:
-                connection.send(("records", worker.ask(message), None))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        return
+                outbox.put(worker.ask(message))
+        outbox.put(worker.film(tasks.popleft()))
 
 
+def _where(error: Exception) -> str:
+    """The error and the line it came from."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"

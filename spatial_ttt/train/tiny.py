@@ -19,32 +19,60 @@ from pathlib import Path
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m spatial_ttt.train.tiny", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=8.0, help="wall-clock budget, all included")
-    parser.add_argument("--work", type=Path, default=Path("runs/output/tiny"), help="working folder")
-    parser.add_argument("--publish", type=Path, help="copy what matters here (few files, each <= 15 MB)")
-    parser.add_argument("--resume", type=Path, help="folder of an earlier run: weights and tokenizer")
+    parser.add_argument(
+        "--minutes", type=float, default=8.0, help="wall-clock budget, all included"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/output/tiny"), help="working folder"
+    )
+    parser.add_argument(
+        "--publish", type=Path, help="copy what matters here (few files, each <= 15 MB)"
+    )
+    parser.add_argument(
+        "--resume", type=Path, help="folder of an earlier run: weights and tokenizer"
+    )
     parser.add_argument("--preset", default="tiny")
-    parser.add_argument("--ttt", action="append", default=[], metavar="KEY=VALUE", help="change a TTT field")
+    parser.add_argument(
+        "--ttt", action="append", default=[], metavar="KEY=VALUE", help="change a TTT field"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--clips", type=int, default=64, help="clips a step")
-    parser.add_argument("--micro", type=int, default=0, help="clips a forward pass (0: all of a step)")
+    parser.add_argument(
+        "--micro", type=int, default=0, help="clips a forward pass (0: all of a step)"
+    )
     parser.add_argument("--branches", type=int, default=16, help="questions of each clip a step")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--no-muon-optimizer", action="store_true", help="AdamW for all slow weights")
-    parser.add_argument("--gate-bias", type=float, default=1.0, help="of fresh gates; 0 is the paper's")
+    parser.add_argument(
+        "--no-muon-optimizer", action="store_true", help="AdamW for all slow weights"
+    )
+    parser.add_argument(
+        "--gate-bias", type=float, default=1.0, help="of fresh gates; 0 is the paper's"
+    )
     parser.add_argument("--plan", default="full", help="curriculum: full, easy or smoke")
-    parser.add_argument("--start", type=float, default=0.0, help="progress 0..1 the curriculum starts at")
+    parser.add_argument(
+        "--start", type=float, default=0.0, help="progress 0..1 the curriculum starts at"
+    )
     parser.add_argument("--capacity", type=int, default=8192, help="clips kept on the device")
     parser.add_argument("--samples", type=int, default=1, help="rays a side per pixel")
     parser.add_argument("--fresh", type=float, default=0.75, help="new clips per clip trained on")
     parser.add_argument("--eval-clips", type=int, default=160)
     parser.add_argument("--eval-every", type=float, default=75.0, help="seconds")
-    parser.add_argument("--max-steps", type=int, default=0, help="stop after so many steps (0: by time)")
+    parser.add_argument(
+        "--max-steps", type=int, default=0, help="stop after so many steps (0: by time)"
+    )
     parser.add_argument("--dense", type=float, default=0.5, help="weight of the dense read-outs")
-    parser.add_argument("--blind-every", type=int, default=12, help="every so many steps without video")
+    parser.add_argument(
+        "--blind-every", type=int, default=12, help="every so many steps without video"
+    )
+    parser.add_argument(
+        "--kernels", choices=["auto", "reference", "triton"], help="see spatial_ttt.model.kernels"
+    )
+    parser.add_argument(
+        "--show-syncs", action="store_true", help="warn of what makes the host wait for the GPU"
+    )
     parser.add_argument("--smoke", action="store_true", help="a tiny run on a CPU, under a minute")
     chosen = parser.parse_args(arguments)
     return smoke(chosen) if chosen.smoke else chosen
@@ -52,8 +80,21 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def smoke(chosen: argparse.Namespace) -> argparse.Namespace:
     """Settings that show on a CPU that everything fits together."""
-    changes = {"minutes": 0.7, "preset": "test", "workers": 1, "clips": 2, "branches": 4, "plan": "smoke"}
-    changes |= {"capacity": 12, "eval_clips": 2, "eval_every": 15.0, "max_steps": 12, "device": "cpu"}
+    changes = {
+        "minutes": 0.7,
+        "preset": "test",
+        "workers": 1,
+        "clips": 2,
+        "branches": 4,
+        "plan": "smoke",
+    }
+    changes |= {
+        "capacity": 12,
+        "eval_clips": 2,
+        "eval_every": 15.0,
+        "max_steps": 12,
+        "device": "cpu",
+    }
     changes |= {"dtype": "float32" if chosen.dtype == "auto" else chosen.dtype, "blind_every": 4}
     return argparse.Namespace(**(vars(chosen) | changes))
 
@@ -61,9 +102,13 @@ def smoke(chosen: argparse.Namespace) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; 0 when it ended as planned."""
     chosen = parse(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout, force=True)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout, force=True
+    )
     # Scene workers do small sums: more threads than one each only get in each other's way.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if chosen.kernels:
+        os.environ["SPATIAL_TTT_KERNELS"] = chosen.kernels
     from spatial_ttt.train.tiny_run import TinyRun
 
     run = TinyRun(chosen)

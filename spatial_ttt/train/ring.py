@@ -1,0 +1,147 @@
+"""Clips kept on the device for training, the oldest overwritten first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spatial_ttt.errors import DataError
+from spatial_ttt.train.clip_types import KINDS, ClipSpec, Record, categories
+from spatial_ttt.train.devices import to_device
+
+LABEL_STRIDE = 8  # pixels between dense labels
+
+
+class Batch(NamedTuple):
+    """B clips with Q branches each."""
+
+    frames: Tensor  # uint8 [B, T, H, W, 3]
+    ids: Tensor  # long [B, Q, Lq]
+    start: NDArray[np.int64]  # [B, Q] first answer token
+    stop: NDArray[np.int64]  # [B, Q]
+    kind: NDArray[np.int64]  # [B, Q] index into KINDS
+    truth: list[list[str]]
+    category: Tensor  # uint8 [B, T, h, w] category of every 8th pixel
+    depth: Tensor  # float16 [B, T, h, w] m
+    pose: Tensor  # [B, S, 4]
+    count: Tensor  # uint8 [B, S, K]
+    place: Tensor  # [B, K, 2]
+
+
+class ClipRing:
+    """Clips of one spec.
+
+    A place is free, pending (drawn, its questions on their way) or ready; `reserve` takes the oldest
+    that is not pending.
+    """
+
+    def __init__(self, spec: ClipSpec, capacity: int, device: torch.device) -> None:
+        self.spec, self.capacity, self.device = spec, capacity, device
+        shape = (capacity, spec.num_frames)
+        small = (spec.height // LABEL_STRIDE, spec.width // LABEL_STRIDE)
+        kinds = len(categories())
+        size = (spec.height, spec.width, 3)
+        self.frames = torch.zeros(*shape, *size, dtype=torch.uint8, device=device)
+        self.category = torch.zeros(*shape, *small, dtype=torch.uint8, device=device)
+        self.depth = torch.zeros(*shape, *small, dtype=torch.float16, device=device)
+        self.pose = torch.zeros(capacity, spec.num_slots, 4, device=device)
+        self.count = torch.zeros(capacity, spec.num_slots, kinds, dtype=torch.uint8, device=device)
+        self.place = torch.zeros(capacity, kinds, 2, device=device)
+        self.records: list[Record | None] = [None] * capacity
+        self.ready: list[int] = []
+        self.where: dict[int, int] = {}  # place -> index in `ready`
+        self.pending: set[int] = set()
+        self.next = 0
+
+    def reserve(self, count: int) -> list[int]:
+        """Places for new clips; what stood there is gone."""
+        if count > self.capacity - len(self.pending):
+            raise DataError(
+                f"{count} clips were drawn for a ring of {self.capacity} with {len(self.pending)} pending; "
+                "order fewer clips at once"
+            )
+        places: list[int] = []
+        while len(places) < count:
+            place, self.next = self.next, (self.next + 1) % self.capacity
+            if place in self.pending:
+                continue
+            if self.records[place] is not None:
+                self._drop(place)
+            self.pending.add(place)
+            places.append(place)
+        return places
+
+    def _drop(self, place: int) -> None:
+        at, last = self.where.pop(place), self.ready.pop()
+        if last != place:
+            self.ready[at] = last
+            self.where[last] = at
+        self.records[place] = None
+
+    def release(self, places: Sequence[int]) -> None:
+        """Give reserved places back: nothing could be asked about them."""
+        self.pending.difference_update(places)
+
+    def fill(self, places: Sequence[int], records: Sequence[Record]) -> None:
+        """Make clips ready for use; clips nothing can be asked about are left out."""
+        index = to_device(np.array(places), self.device)
+        for name in ("pose", "count", "place"):
+            stacked = np.stack([getattr(record.facts, name) for record in records])
+            getattr(self, name)[index] = to_device(stacked, self.device)
+        self.release(places)
+        for place, record in zip(places, records, strict=True):
+            if not record.exchanges.truth:
+                continue
+            self.records[place] = record
+            self.where[place] = len(self.ready)
+            self.ready.append(place)
+
+    def batch(
+        self, rng: Generator, clips: int, branches: int, weights: NDArray[np.float64]
+    ) -> Batch:
+        """Random clips, `branches` exchanges of each, kinds drawn by `weights` [KINDS]."""
+        if not self.ready:
+            raise DataError("the ring holds no clip yet; pump until it does")
+        places = [self.ready[n] for n in rng.integers(len(self.ready), size=clips)]
+        return self.collect(places, [self._choose(p, rng, branches, weights) for p in places])
+
+    def _choose(
+        self, place: int, rng: Generator, branches: int, weights: NDArray[np.float64]
+    ) -> NDArray[np.intp]:
+        record = self.records[place]
+        assert record is not None
+        kind = record.exchanges.kind
+        share = weights[kind] / np.bincount(kind, minlength=len(KINDS))[kind]
+        keys = rng.random(len(kind)) ** (1.0 / np.maximum(share, 1e-6))
+        chosen = np.argsort(-keys)[:branches]
+        return np.resize(chosen, branches)
+
+    def collect(self, places: Sequence[int], chosen: Sequence[NDArray[np.intp]]) -> Batch:
+        """The batch of these clips with these exchanges."""
+        found = [record for place in places if (record := self.records[place]) is not None]
+        pairs = list(zip(found, chosen, strict=True))
+        ids = np.stack([record.exchanges.ids[rows] for record, rows in pairs]).astype(np.int64)
+        start, stop, kind = (
+            np.stack([getattr(record.exchanges, name)[rows] for record, rows in pairs]).astype(
+                np.int64
+            )
+            for name in ("start", "stop", "kind")
+        )
+        truth = [[record.exchanges.truth[row] for row in rows] for record, rows in pairs]
+        longest = min(ids.shape[-1], -(-int(stop.max()) // 8) * 8)
+        index = to_device(np.array(places), self.device)
+        names = ("category", "depth", "pose", "count", "place")
+        arrays = (getattr(self, name)[index] for name in names)
+        on_device = to_device(ids[..., :longest].copy(), self.device)
+        return Batch(self.frames[index], on_device, start, stop, kind, truth, *arrays)
+
+
+def kind_weights(weights: Mapping[str, float]) -> NDArray[np.float64]:
+    """Weights of kinds by name as an array; a kind not named has none."""
+    return np.array([weights.get(kind, 0.0) for kind in KINDS])

@@ -1,0 +1,87 @@
+"""From the command line of `tiny` to a model, its optimizers and its workers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from spatial_ttt.checkpoint import load_model
+from spatial_ttt.eval.profiles import load_profile
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.presets import preset
+from spatial_ttt.tokenizer import token_ids
+from spatial_ttt.train.draw import best_caster
+from spatial_ttt.train.initialise import initialise
+from spatial_ttt.train.optim import OptimConfig
+from spatial_ttt.train.pool import ClipSource
+
+log = logging.getLogger(__name__)
+
+
+def start_workers(
+    chosen: argparse.Namespace, tokenizer_file: Path, device: torch.device
+) -> ClipSource:
+    """The workers and the ray caster that serves them."""
+    profile = load_profile("paper")
+    caster, name = best_caster(device, chosen.samples)
+    log.info("ray caster: %s, %d workers", name, chosen.workers)
+    arguments = (str(tokenizer_file), (profile.number, profile.choice))
+    return ClipSource(chosen.workers, arguments, caster)
+
+
+def make_model(
+    chosen: argparse.Namespace, tokenizer: Any, resumed: Path | None
+) -> SpatialTTTForConditionalGeneration:
+    """A fresh model, or the one of an earlier run."""
+    if resumed is not None:
+        log.info("going on from %s (momentum starts anew)", chosen.resume)
+        return load_model(resumed, dtype=torch.float32)
+    changes = dict(pair.split("=", 1) for pair in chosen.ttt)
+    fields = {key: _value(value) for key, value in changes.items()}
+    config = preset(chosen.preset, token_ids=token_ids(tokenizer), **fields)
+    model = SpatialTTTForConditionalGeneration(config)
+    initialise(model, chosen.seed, chosen.gate_bias)
+    return model
+
+
+def optim_config(chosen: argparse.Namespace) -> OptimConfig:
+    """One rate for all groups: everything is learned from nothing."""
+    return OptimConfig(
+        learning_rate=dict.fromkeys(("base", "ttt", "vision", "head"), chosen.learning_rate),
+        weight_decay=0.05,
+        betas=(0.9, 0.95),
+        max_grad_norm=1.0,
+        use_muon=not chosen.no_muon_optimizer,
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """A device by name; "auto" is the GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """A dtype by name; "auto" is bfloat16 on a GPU."""
+    if name == "auto":
+        name = "bfloat16" if device.type == "cuda" else "float32"
+    return getattr(torch, name)
+
+
+def count_parameters(model: nn.Module) -> str:
+    """Millions of weights, in words."""
+    return f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M"
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

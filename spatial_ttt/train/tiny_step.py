@@ -1,0 +1,165 @@
+"""One training step of the small model: ingest clips, read the branches, descend."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spatial_ttt.errors import DataError
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.train.branches import Targets, branch_loss, ingest, ingest_blind, read
+from spatial_ttt.train.clip_text import Prefix
+from spatial_ttt.train.clip_types import DENSE_KINDS, KINDS, ClipSpec
+from spatial_ttt.train.dense_heads import DenseHeads
+from spatial_ttt.train.devices import HostCopy, Mark, to_device
+from spatial_ttt.train.optim import SlowWeights
+from spatial_ttt.train.ring import Batch
+
+DENSE_TOKEN_WEIGHT = 0.3
+LONGEST_STEP = 120.0  # seconds a launched step may take before it counts as hung
+
+
+class Work(NamedTuple):
+    """What one step is given."""
+
+    batches: list[Batch]
+    spec: ClipSpec
+    prefix: Prefix
+    is_blind: bool
+
+
+class Timing(NamedTuple):
+    """Milliseconds of one step."""
+
+    forward_backward: float
+    optimizer: float
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A step on its way through the device."""
+
+    number: int
+    stage: str
+    is_blind: bool
+    names: tuple[str, ...]
+    values: HostCopy  # one per name, then one per kind
+    marks: tuple[Mark, Mark, Mark]  # begun, gradients there, done
+    began: float
+
+    def wait(self, meanwhile: Callable[[], None]) -> None:
+        """Do something useful until the device is done with this step."""
+        while not self.marks[2].has_passed:
+            meanwhile()
+            if time.monotonic() - self.began > LONGEST_STEP:
+                raise DataError(
+                    f"step {self.number} has been on the device for {LONGEST_STEP:.0f} s"
+                )
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Losses by name, and the gradient norm; raises if they are not finite."""
+        found = dict(zip(self.names, self.values.values.tolist(), strict=False))
+        if not all(math.isfinite(found[name]) for name in ("loss", "grad_norm")):
+            raise DataError(
+                f"step {self.number} went astray: {found}; lower --learning-rate, or try --kernels reference"
+            )
+        return found
+
+    @property
+    def by_kind(self) -> dict[str, float]:
+        """Mean cross entropy of each kind's tokens, of kinds that were asked."""
+        values = self.values.values[len(self.names) :].tolist()
+        return {kind: value for kind, value in zip(KINDS, values, strict=True) if value == value}
+
+    @property
+    def timing(self) -> Timing:
+        """How long the parts took."""
+        first, second, third = self.marks
+        return Timing(second.ms_since(first), third.ms_since(second))
+
+
+@dataclass(slots=True)
+class Stepper:
+    """The model with all that trains it."""
+
+    model: SpatialTTTForConditionalGeneration
+    heads: DenseHeads
+    slow: SlowWeights
+    device: torch.device
+    dense: float
+    """Weight of the dense read-outs."""
+    shield: Callable[[], AbstractContextManager[None]]
+    """Entered while weights change: nothing may interrupt that."""
+
+    def step(self, work: Work, scale: float, number: int, stage: str) -> Launched:
+        """Descend once at `scale` times the peak rates; returns without waiting for the device."""
+        began = Mark(self.device)
+        targets = [_targets(batch) for batch in work.batches]
+        total = sum(weight for _, weight in targets)
+        parts: dict[str, Tensor] = {}
+        for batch, (target, _) in zip(work.batches, targets, strict=True):
+            loss, found = self._loss(work, batch, target, total)
+            loss.backward()
+            for name, value in found.items():
+                parts[name] = parts[name] + value.detach() if name in parts else value.detach()
+        differentiated = Mark(self.device)
+        with self.shield():
+            parts["grad_norm"] = self.slow.step(scale)
+        kinds = parts.pop("by_kind")
+        values = HostCopy(torch.cat((torch.stack([v.float() for v in parts.values()]), kinds)))
+        marks = (began, differentiated, Mark(self.device))
+        return Launched(number, stage, work.is_blind, tuple(parts), values, marks, began.time)
+
+    def _loss(
+        self, work: Work, batch: Batch, targets: Targets, total: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The part of the step's loss from one of its batches, and what it consists of."""
+        parts = len(work.batches)
+        ingested = (
+            ingest_blind(self.model, work.prefix, batch.ids.shape[0], self.device)
+            if work.is_blind
+            else ingest(self.model, work.prefix, batch.frames, work.spec)
+        )
+        hidden = read(self.model, ingested.state, batch.ids)
+        loss, each = branch_loss(self.model, hidden, targets)
+        loss = loss / total
+        found = {"loss": loss, "by_kind": by_kind(each, targets.kind) / parts}
+        if not work.is_blind and self.dense:
+            dense = self.heads(ingested, batch, work.prefix, work.spec)
+            found |= {f"dense_{name}": value / parts for name, value in dense._asdict().items()}
+            loss = loss + self.dense * dense.total() / parts
+        return loss, found
+
+
+def by_kind(each: Tensor, kind: Tensor) -> Tensor:
+    """Mean cross entropy of each kind's tokens [KINDS]; nan where there are none."""
+    sums = torch.zeros(2, len(KINDS), device=each.device)
+    sums.index_add_(1, kind, torch.stack((each, torch.ones_like(each))))
+    return sums[0] / sums[1]
+
+
+def _targets(batch: Batch) -> tuple[Targets, float]:
+    """Answer tokens as flat indices, and the sum of their weights."""
+    clips, branches, length = batch.ids.shape
+    row, number = np.indices((clips, branches))
+    base = ((row * branches + number) * length)[..., None]
+    at = np.arange(length)
+    inside = (at >= batch.start[..., None]) & (at < batch.stop[..., None])
+    dense = np.isin(batch.kind, [KINDS.index(kind) for kind in DENSE_KINDS])
+    weight = np.where(dense, DENSE_TOKEN_WEIGHT, 1.0)[..., None] * inside
+    index = (base + at)[inside]
+    device = batch.ids.device
+    flat = to_device(index, device)
+    weights = to_device(weight[inside].astype(np.float32), device)
+    kinds = to_device(np.broadcast_to(batch.kind[..., None], inside.shape)[inside], device)
+    tokens = batch.ids.flatten().index_select(0, flat)
+    return Targets(flat - 1, tokens, weights, kinds), float(weight.sum())
