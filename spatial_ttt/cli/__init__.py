@@ -18,7 +18,7 @@ import typer
 from spatial_ttt import __version__
 from spatial_ttt.cli.problems import report_errors
 
-VERB_GROUPS = ("ask", "data", "train", "evaluate", "serve", "bench")
+VERB_GROUPS = ("ask", "demo", "data", "train", "evaluate", "serve", "bench")
 """Files of this folder, in the order in which `--help` shows their verbs."""
 
 
