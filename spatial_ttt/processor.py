@@ -152,11 +152,8 @@ class Processor:
 
         h and w count patches; the patches of one vision token lie next to each other.
         """
-        _, height, width, _ = frames.shape
-        target = self.frames.target(height, width)
-        x = frames.movedim(-1, 1)
-        if (height, width) != target:
-            x = _resize(x, target)
+        x = self.fit(frames).movedim(-1, 1)
+        target = (x.shape[2], x.shape[3])
         mean, std = (
             torch.tensor(v, device=x.device).view(1, 3, 1, 1) * 255
             for v in (self.frames.mean, self.frames.std)
@@ -169,6 +166,14 @@ class Processor:
             0, 3, 6, 4, 7, 2, 1, 5, 8
         )  # slot, row, col, row in token, col in token, C, frame, p, p
         return x.reshape(x.shape[0], grid[0] * grid[1], -1), grid
+
+    def fit(self, frames: Tensor) -> Tensor:
+        """Frames [T, H, W, 3] at the size the model sees; uint8 on a CPU, whole grey levels anywhere."""
+        _, height, width, _ = frames.shape
+        target = self.frames.target(height, width)
+        if (height, width) == target:
+            return frames
+        return _resize(frames.movedim(-1, 1), target).movedim(1, -1)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer and the frame format beside the weights."""
