@@ -61,13 +61,13 @@ def read(model: SpatialTTTForConditionalGeneration, state: DecoderState, ids: Te
     rope = model.decoder.rotary_emb(where, hidden.dtype)
     tokens = Tokens(hidden, rope, None, (text(branches * length),))
     done, _ = model.decoder(tokens, state, branches=branches, keep_state=False)
-    return done.hidden.unflatten(1, (branches, length))  # type: ignore[no-any-return]
+    return done.hidden.unflatten(1, (branches, length))
 
 
 class Targets(NamedTuple):
     """Which tokens are trained, as indices into the flattened branches."""
 
-    index: Tensor  # [N] positions whose next token is predicted
+    at: Tensor  # [N] positions whose next token is predicted
     token: Tensor  # [N] that token
     weight: Tensor  # [N] float
     kind: Tensor  # [N] index into KINDS
@@ -77,7 +77,7 @@ def branch_loss(
     model: SpatialTTTForConditionalGeneration, hidden: Tensor, targets: Targets
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of the answers' cross entropies and each token's own; logits only where labels are."""
-    chosen = hidden.flatten(0, 2).index_select(0, targets.index)
+    chosen = hidden.flatten(0, 2).index_select(0, targets.at)
     logits = model.lm_head(chosen).float()
     each = F.cross_entropy(logits, targets.token, reduction="none")
     return (each * targets.weight).sum(), each.detach()

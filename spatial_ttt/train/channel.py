@@ -42,7 +42,7 @@ class Channel:
         """Hand over a message; raises DataError if the worker is gone."""
         try:
             self.connection.send(message)
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except OSError as error:
             raise self.gone() from error
 
     @property
@@ -54,7 +54,7 @@ class Channel:
         """The worker's next message; raises DataError if the worker is gone."""
         try:
             return self.connection.recv()
-        except (EOFError, ConnectionResetError) as error:
+        except (EOFError, OSError) as error:  # also in the middle of a message
             raise self.gone() from error
 
     def gone(self) -> DataError:

@@ -116,20 +116,18 @@ class Exchanges(NamedTuple):
     kind: NDArray[np.uint8]  # [M] index into KINDS
     truth: tuple[str, ...]
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.truth)
 
 
 class Facts(NamedTuple):
     """What is true of a clip at the end of each slot, for dense supervision."""
 
-    pose: NDArray[
-        np.float32
-    ]  # [S, 4] x right and y ahead of the first camera (m), sine and cosine of the turn
-    count: NDArray[np.uint8]  # [S, K] instances of each category clearly seen so far
-    place: NDArray[
-        np.float32
-    ]  # [K, 2] x, y of single instances in the first camera's frame; nan: none
+    # [S, 4]: x right and y ahead of the first camera (m), sine and cosine of the turn
+    pose: NDArray[np.float32]
+    counts: NDArray[np.uint8]  # [S, K] instances of each category clearly seen so far
+    # [K, 2] x, y of single instances in the first camera's frame; nan: none
+    place: NDArray[np.float32]
 
 
 class Record(NamedTuple):

@@ -27,12 +27,12 @@ class DenseLosses(NamedTuple):
     category: Tensor
     depth: Tensor
     pose: Tensor
-    count: Tensor
+    counts: Tensor
     place: Tensor
 
     def total(self) -> Tensor:
         """Their weighted sum."""
-        return 2.0 * self.category + 0.3 * self.depth + 0.5 * self.pose + self.count + self.place
+        return 2.0 * self.category + 0.3 * self.depth + 0.5 * self.pose + self.counts + self.place
 
 
 class DenseHeads(nn.Module):
@@ -61,7 +61,7 @@ class DenseHeads(nn.Module):
         pose, count, place = slot.split((4, self.num_categories, 2 * self.num_categories), dim=-1)
         scale = constant((1 / METRE, 1 / METRE, 1.0, 1.0), pose.device).to(pose.dtype)
         pose_loss = F.smooth_l1_loss(pose, batch.pose * scale)
-        count_loss = F.smooth_l1_loss(count, batch.count.float().clamp(max=6), beta=0.5)
+        count_loss = F.smooth_l1_loss(count, batch.counts.float().clamp(max=6), beta=0.5)
         seen, here = place_targets(batch)
         error = F.smooth_l1_loss(place.unflatten(-1, (-1, 2)), here / METRE, reduction="none").sum(
             -1
@@ -88,7 +88,7 @@ def token_targets(batch: Batch, spec: ClipSpec, num_categories: int) -> tuple[Te
 def place_targets(batch: Batch) -> tuple[Tensor, Tensor]:
     """Single things seen so far [B, S, K] 0 or 1, and their places right and ahead of the camera [B, S, K, 2] m."""
     known = torch.isfinite(batch.place).all(-1)  # [B, K]
-    seen = (known[:, None] & (batch.count > 0)).float()
+    seen = (known[:, None] & (batch.counts > 0)).float()
     x, y, sine, cosine = batch.pose[..., None].unbind(2)  # [B, S, 1]
     place = torch.nan_to_num(batch.place)[:, None]  # [B, 1, K, 2]
     dx, dy = place[..., 0] - x, place[..., 1] - y

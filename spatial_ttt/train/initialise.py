@@ -39,7 +39,7 @@ def initialise(
     for layer in model.decoder.layers:
         attention: Attention = layer.self_attn  # type: ignore[assignment]
         attention.o_proj.weight.div_(math.sqrt(depth))
-        layer.mlp.down_proj.weight.div_(math.sqrt(depth))  # type: ignore[union-attr, operator, call-arg]
+        layer.mlp.down_proj.weight.div_(math.sqrt(depth))  # type: ignore[union-attr, operator]
         if isinstance(attention, TTTAttention):
             _open_gate(attention, generator, gate_bias)
     model.tie_weights()

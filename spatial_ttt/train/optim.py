@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spatial_ttt.errors import ConfigError
-from spatial_ttt.model.layers import RMSNorm
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.newton_schulz import plain_newton_schulz
-from spatial_ttt.model.ttt import Attention, TTTAttention
+from spatial_ttt.model.ttt import TTTAttention
 
 GROUPS = ("base", "ttt", "vision", "head")
 
@@ -96,7 +96,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[Tensor],
+        parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
@@ -142,7 +142,7 @@ class SlowWeights:
         self.config = config
         groups = parameter_groups(modules)
         muon_ids = matrices(modules) if config.use_muon else set()
-        self.live: list[nn.Parameter] = []
+        self.live: list[Tensor] = []
         self.master: list[Tensor] = []
         chosen: dict[tuple[str, str], list[Tensor]] = {}
         for name, members in groups.items():
@@ -184,7 +184,7 @@ class SlowWeights:
             if kind != "muon"
         ]
         if plain:
-            fused = plain[0]["params"][0].is_cuda  # type: ignore[index]
+            fused = self.master[0].is_cuda
             yield torch.optim.AdamW(plain, lr=1e-3, betas=self.config.betas, fused=fused)
         matrix = [
             {"params": members, "lr": rates[name], "weight_decay": decay}

@@ -113,7 +113,7 @@ def _read(batch: Batch, tokens: list[list[list[int]]], tokenizer: Any) -> list[R
 
 
 def table(replies: Iterable[Reply]) -> dict[str, tuple[float, float, int]]:
-    """Per type: mean score, the better of the most frequent answer's and best constant's, and the number of questions."""
+    """Per type: mean score, the best constant answer's, and the number of questions."""
     by_kind: dict[str, list[Reply]] = defaultdict(list)
     for reply in replies:
         by_kind[reply.kind].append(reply)

@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     category: Tensor  # uint8 [B, T, h, w] category of every 8th pixel
     depth: Tensor  # float16 [B, T, h, w] m
     pose: Tensor  # [B, S, 4]
-    count: Tensor  # uint8 [B, S, K]
+    counts: Tensor  # uint8 [B, S, K]
     place: Tensor  # [B, K, 2]
 
 
@@ -51,7 +51,7 @@ class ClipRing:
         self.category = torch.zeros(*shape, *small, dtype=torch.uint8, device=device)
         self.depth = torch.zeros(*shape, *small, dtype=torch.float16, device=device)
         self.pose = torch.zeros(capacity, spec.num_slots, 4, device=device)
-        self.count = torch.zeros(capacity, spec.num_slots, kinds, dtype=torch.uint8, device=device)
+        self.counts = torch.zeros(capacity, spec.num_slots, kinds, dtype=torch.uint8, device=device)
         self.place = torch.zeros(capacity, kinds, 2, device=device)
         self.records: list[Record | None] = [None] * capacity
         self.ready: list[int] = []
@@ -91,7 +91,7 @@ class ClipRing:
     def fill(self, places: Sequence[int], records: Sequence[Record]) -> None:
         """Make clips ready for use; clips nothing can be asked about are left out."""
         index = to_device(np.array(places), self.device)
-        for name in ("pose", "count", "place"):
+        for name in ("pose", "counts", "place"):
             stacked = np.stack([getattr(record.facts, name) for record in records])
             getattr(self, name)[index] = to_device(stacked, self.device)
         self.release(places)
@@ -136,7 +136,7 @@ class ClipRing:
         truth = [[record.exchanges.truth[row] for row in rows] for record, rows in pairs]
         longest = min(ids.shape[-1], -(-int(stop.max()) // 8) * 8)
         index = to_device(np.array(places), self.device)
-        names = ("category", "depth", "pose", "count", "place")
+        names = ("category", "depth", "pose", "counts", "place")
         arrays = (getattr(self, name)[index] for name in names)
         on_device = to_device(ids[..., :longest].copy(), self.device)
         return Batch(self.frames[index], on_device, start, stop, kind, truth, *arrays)

@@ -207,7 +207,9 @@ class TinyRun:
         capacity, clips = self.chosen.capacity, self.chosen.clips
         self.enough = max(1, min(max(FIRST_CLIPS, 2 * clips), capacity // 4))
         first = self.rings[current.name]
-        self._wait_until(lambda: len(first.ready) >= self.enough, math.inf, current.name)
+        self._wait_until(
+            lambda: len(first.ready) >= self.enough or self.progress >= 1, math.inf, current.name
+        )
         for stage in self.stages:
             if stage.until > self.chosen.start:
                 self._hold_out(stage)

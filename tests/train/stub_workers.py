@@ -68,7 +68,7 @@ def serve(fault: str, inbox: SimpleQueue[Any], outbox: SimpleQueue[Any]) -> None
             os.abort()
         reply = FilmedHomes(message.number, [], [])
         for seed in message.seeds:
-            if fault == "odd" and seed % 40 == 0 or fault == "all odd":
+            if (fault == "odd" and seed % 40 == 0) or fault == "all odd":
                 reply.failures.append(f"seed {seed} is odd")
                 continue
             ticket = len(kept) + 1000 * message.number
@@ -82,7 +82,17 @@ def run(connection: Connection, fault: str) -> None:
     serve_connection(connection, partial(serve, fault))
 
 
-def run_slowly(connection: Connection, fault: str) -> None:
-    """A worker that listens late: what is sent to it must not hold the sender."""
+def echo(connection: Connection) -> None:
+    """A worker that says what it hears."""
+
+    def serve(inbox: SimpleQueue[Any], outbox: SimpleQueue[Any]) -> None:
+        while (message := inbox.get()) is not None:
+            outbox.put(message)
+
+    serve_connection(connection, serve)
+
+
+def echo_late(connection: Connection) -> None:
+    """The same, but it begins to listen late."""
     time.sleep(0.5)
-    run(connection, fault)
+    echo(connection)
