@@ -11,6 +11,7 @@ import torch
 
 from spatial_ttt.errors import BudgetError, SessionClosed, SessionError, VideoError
 from spatial_ttt.generate import Decoding
+from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.budget import state_budget
 from spatial_ttt.model.layout import END, text
 from spatial_ttt.session import StreamingSession
@@ -342,6 +343,36 @@ def test_equal_times_are_allowed():
     watched = session()
     watched.observe([Frame(f.pixels, 1.0) for f in frames(4)])
     assert watched.stats().num_slots == 2
+
+
+BOUNDED = AnchorPolicy(sink_blocks=1, recent_blocks=2, older_blocks=2, block_tokens=16, bits=16)
+
+
+def test_bounded_anchors_stay_flat_and_ask_as_often_as_you_like():
+    watched = session(anchors=BOUNDED, slots_per_piece=2)
+    sizes = []
+    for start in range(0, 64, 4):
+        watched.observe(frames(4, start=start))
+        before = watched.state
+        assert answer(watched) == answer(watched)
+        assert watched.state is before
+        sizes.append(watched.stats().anchor_bytes)
+    assert max(sizes[4:]) <= 6 * 16 * 2 * 16 * 4 and sizes[0] < sizes[4]
+    twin, quiet = watched.fork(), session(anchors=BOUNDED, slots_per_piece=2)
+    quiet.observe(frames(64))
+    twin.observe(frames(6, start=64))
+    assert same_bits(watched.state, quiet.state)
+    quiet.observe(frames(6, start=64))
+    assert same_bits(twin.state, quiet.state)
+
+
+def test_bounded_anchors_that_hold_everything_change_nothing():
+    roomy = session(anchors=AnchorPolicy(1, 1000, 0, 64, 16))
+    exact = session()
+    roomy.observe(frames(20))
+    exact.observe(frames(20))
+    assert relative(question_logits(roomy), question_logits(exact)) <= 5e-4
+    assert answer(roomy) == answer(exact)
 
 
 def test_other_rules_stream_too():

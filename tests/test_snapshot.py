@@ -18,6 +18,7 @@ from spatial_ttt import snapshot as snapshots
 from spatial_ttt.checkpoint import load_model
 from spatial_ttt.errors import CheckpointError
 from spatial_ttt.model import kv_cache
+from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.session import StreamingSession
 from spatial_ttt.snapshot import model_digest
 from spatial_ttt.testing.small import small_model
@@ -80,6 +81,19 @@ def test_every_rule_can_be_saved(tmp_path, rule):
     first.observe(frames(4, start=9))
     second.observe(frames(4, start=9))
     assert same_bits(second.state, first.state)
+
+
+@pytest.mark.parametrize("bits", [16, 8])
+def test_bounded_anchors_can_be_saved(tmp_path, bits):
+    first = session(anchors=AnchorPolicy(1, 1, 2, 16, bits))
+    first.observe(frames(30))
+    first.snapshot(tmp_path / "s.safetensors")
+    second = restore(tmp_path / "s.safetensors")
+    assert same_bits(second.state, first.state)
+    first.observe(frames(20, start=30))
+    second.observe(frames(20, start=30))
+    assert same_bits(second.state, first.state)
+    assert second.stats().anchor_bytes == first.stats().anchor_bytes
 
 
 def test_a_bfloat16_model_keeps_its_precisions(tmp_path):
