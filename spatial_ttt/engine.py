@@ -44,7 +44,8 @@ def compile_model(model: SpatialTTTForConditionalGeneration) -> None:
     for owner, name in PARTS:
         compiled = torch.compile(getattr(owner, name), dynamic=True)
         for module in model.decoder.modules():
-            if isinstance(module, owner):
+            # A TTT layer's projection holds its own q, k, v: only anchors need theirs compiled.
+            if isinstance(module, owner) and not (name == "qkv" and isinstance(module, TTTAttention)):
                 module.__dict__[name] = MethodType(compiled, module)
     for layer in model.decoder.layers:
         norm = cast(DecoderLayer, layer).input_layernorm

@@ -31,7 +31,7 @@ class _AuthorsMemory:
         inputs = self.layer.fast_inputs(tokens, rope)
         initial, config = self.layer.fast_weights.initial(), self.layer.config
         if self.pending is None:
-            out, state = fw.scan(state, inputs, initial, config, keep_state=False)
+            out, state = fw.scan(state, inputs, initial, config)
             self.pending = inputs.cut(max(0, inputs.length - config.chunk_size), inputs.length)
             return out, state._replace(gradient=None, beta_sum=None, num_tokens=0)
         out = fw.apply(state.weights, inputs.query)

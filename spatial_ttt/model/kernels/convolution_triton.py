@@ -91,7 +91,6 @@ def _backward_weight(
     s00 = tl.zeros((CHANNELS,), tl.float32)
     s01, s02, s10, s11, s12, s20, s21, s22 = s00, s00, s00, s00, s00, s00, s00, s00
     first = tl.program_id(0).to(tl.int64)
-    # num_stages=1: the pipeliner mixes up values that are used two turns after their load.
     for turn in tl.range(0, tl.cdiv(rows - tl.program_id(0), tl.num_programs(0)), num_stages=1):
         line = first + turn * tl.num_programs(0)
         image, y = line // height, line % height
@@ -105,26 +104,22 @@ def _backward_weight(
         middle = base + y * stride_h
         bottom = base + tl.minimum(y + 1, height - 1) * stride_h
         from_grad = grad + line * width * channels + channel
-        b0 = tl.load(top, mask=mask, other=0.0).to(tl.float32)
-        b1 = tl.load(middle, mask=mask, other=0.0).to(tl.float32)
-        b2 = tl.load(bottom, mask=mask, other=0.0).to(tl.float32)
-        a0, a1, a2 = b0, b1, b2
         for x in tl.range(0, width, num_stages=1):
-            at = tl.minimum(x + 1, width - 1) * stride_w
-            c0 = tl.load(top + at, mask=mask, other=0.0).to(tl.float32)
-            c1 = tl.load(middle + at, mask=mask, other=0.0).to(tl.float32)
-            c2 = tl.load(bottom + at, mask=mask, other=0.0).to(tl.float32)
             g = tl.load(from_grad + x * channels, mask=mask, other=0.0).to(tl.float32)
-            s00 += g * a0
-            s01 += g * b0
-            s02 += g * c0
-            s10 += g * a1
-            s11 += g * b1
-            s12 += g * c1
-            s20 += g * a2
-            s21 += g * b2
-            s22 += g * c2
-            a0, a1, a2, b0, b1, b2 = b0, b1, b2, c0, c1, c2
+            # Nine loads, mostly from the cache. Carrying columns from turn to turn instead was miscompiled
+            # (Triton 3.6, sm_90: wrong from the third column on, right in the interpreter).
+            left = tl.maximum(x - 1, 0) * stride_w
+            here = x * stride_w
+            right = tl.minimum(x + 1, width - 1) * stride_w
+            s00 += g * tl.load(top + left, mask=mask, other=0.0).to(tl.float32)
+            s01 += g * tl.load(top + here, mask=mask, other=0.0).to(tl.float32)
+            s02 += g * tl.load(top + right, mask=mask, other=0.0).to(tl.float32)
+            s10 += g * tl.load(middle + left, mask=mask, other=0.0).to(tl.float32)
+            s11 += g * tl.load(middle + here, mask=mask, other=0.0).to(tl.float32)
+            s12 += g * tl.load(middle + right, mask=mask, other=0.0).to(tl.float32)
+            s20 += g * tl.load(bottom + left, mask=mask, other=0.0).to(tl.float32)
+            s21 += g * tl.load(bottom + here, mask=mask, other=0.0).to(tl.float32)
+            s22 += g * tl.load(bottom + right, mask=mask, other=0.0).to(tl.float32)
     out = parts + (tl.program_id(0) * 27 + t * 9) * channels + channel
     tl.store(out, s00, mask=mask)
     tl.store(out + channels, s01, mask=mask)
