@@ -32,7 +32,7 @@ class Stage:
 
 _LOOK = Difficulty(rooms=(1, 1), least_size=0.5, most_objects=8, walks=False)
 _ROOM = Difficulty(rooms=(1, 1), least_size=0.3, most_objects=40, walks=True)
-_HOME = Difficulty(rooms=(1, 3), least_size=0.3, most_objects=80, walks=True)
+_HOME = Difficulty(rooms=(1, 3), least_size=0.0, most_objects=200, walks=True)
 
 
 def _clip(slots: int, width: int = 128, height: int = 96) -> ClipSpec:
@@ -41,8 +41,8 @@ def _clip(slots: int, width: int = 128, height: int = 96) -> ClipSpec:
 
 PLANS: dict[str, tuple[Stage, ...]] = {
     "full": (
-        Stage("look", 0.3, _clip(14), _LOOK, 2.0, 96),
-        Stage("room", 0.7, _clip(14), _ROOM, 1.0, 96),
+        Stage("look", 0.2, _clip(14), _LOOK, 2.0, 96),
+        Stage("room", 0.55, _clip(14), _ROOM, 1.0, 96),
         Stage("home", 1.0, _clip(32), _HOME, 0.5, 96, 0.5),
     ),
     "easy": (
