@@ -1,0 +1,59 @@
+"""GPU attention: partial softmaxes merge exactly, and every kernel agrees with the definition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from spatial_ttt.model import fused_attention as fused
+from tests.model.streams import relative
+from tests.model.test_attention import by_loops, heads
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def part(q, k, v, *, causal):
+    """Attention over some keys and its log-sum-exp, in plain float64."""
+    scores = (q @ k.mT) * q.shape[-1] ** -0.5
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril(k.shape[2] - q.shape[2])
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(-1) @ v, scores.logsumexp(-1).float()
+
+
+def test_parts_of_the_past_merge_into_the_whole(monkeypatch):
+    monkeypatch.setattr(fused, "_part", part)
+    q, k, v = heads(5, 2), heads(17, 2, seed=1), heads(17, 2, seed=2)
+    past = [(k[:, :, a:b], v[:, :, a:b]) for a, b in ((0, 6), (6, 7), (7, 12))]
+    out = fused.segment_attention(q, past, k[:, :, 12:], v[:, :, 12:])
+    # Parts are merged in float32, as half-precision outputs are.
+    assert relative(out, by_loops(q, k, v, None)) <= 1e-6
+    assert (
+        relative(
+            fused.segment_attention(q, [], k[:, :, 12:], v[:, :, 12:]),
+            by_loops(q, k[:, :, 12:], v[:, :, 12:], None),
+        )
+        <= 1e-12
+    )
+
+
+@torch.no_grad()
+def test_a_cpu_keeps_to_sdpa():
+    assert not fused.applies(torch.zeros(1, dtype=torch.bfloat16))
+
+
+@needs_cuda
+@pytest.mark.gpu
+@pytest.mark.parametrize("length", [1, 5, 700])
+@torch.no_grad()
+def test_kernels_agree_with_the_definition(length):
+    q = heads(length, 4, 64).cuda()
+    k, v = (heads(length + 300, 2, 64, seed=s).cuda() for s in (1, 2))
+    half = [x.bfloat16() for x in (q, k, v)]
+    exact = [x.double() for x in half]
+    assert fused.applies(half[0]) and not fused.applies(exact[0])
+    window = fused.window_attention(*half, window=100)
+    assert relative(window.double(), by_loops(*(x.cpu() for x in exact), 100).cuda()) < 0.02
+    past = [(half[1][:, :, a:b], half[2][:, :, a:b]) for a, b in ((0, 200), (200, 300))]
+    out = fused.segment_attention(half[0], past, half[1][:, :, 300:], half[2][:, :, 300:])
+    assert relative(out.double(), by_loops(*(x.cpu() for x in exact), None).cuda()) < 0.02
