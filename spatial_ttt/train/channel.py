@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
@@ -31,6 +32,8 @@ class Channel:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=entry, args=(theirs, *arguments), daemon=True)
         # A signal to the whole group is the parent's to handle: children are born with it blocked.
+        # Starting the resource tracker unblocks it, so that comes first.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         try:
             self.process.start()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spatial_ttt.scenes.raycast import RayCameras, RayLayers, RayScenes
+from spatial_ttt.scenes.shading import RECORD_SIZE
 from spatial_ttt.train.clip_types import MAX_OBJECTS, ClipSpec, Filmed
 from spatial_ttt.train.devices import to_device
 from spatial_ttt.train.ring import LABEL_STRIDE, ClipRing
@@ -31,6 +32,15 @@ def best_caster(device: torch.device, samples: int = 1) -> tuple[Caster, str]:
     if device.type == "cuda":
         return partial(raycast.raycast_triton, samples=samples, num_objects=MAX_OBJECTS), "triton"
     return partial(raycast.raycast, samples=samples), "reference"
+
+
+def warm_up(caster: Caster, spec: ClipSpec, device: torch.device) -> None:
+    """Draw one small thing, so that kernels are compiled before they are waited for."""
+    record = np.ones((1, RECORD_SIZE), np.float32)
+    poses = np.tile(np.eye(4, dtype=np.float32)[:3], (spec.num_frames, 1, 1))
+    lens = (spec.width / 2, spec.width / 2, spec.width / 2, spec.height / 2)
+    home = Filmed(0, record, poses, lens, np.zeros(MAX_OBJECTS, np.uint8))
+    caster(*on_device([home], spec, device))
 
 
 class Drawn(NamedTuple):

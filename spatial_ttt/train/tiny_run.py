@@ -25,6 +25,7 @@ from spatial_ttt.train.clip_text import Prefix, blind_prefix, check_room, clip_p
 from spatial_ttt.train.clip_types import DENSE_KINDS, ClipSpec, categories
 from spatial_ttt.train.curriculum import Stage, plan, stage_at
 from spatial_ttt.train.dense_heads import DenseHeads
+from spatial_ttt.train.draw import warm_up
 from spatial_ttt.train.optim import SlowWeights
 from spatial_ttt.train.pool import Order
 from spatial_ttt.train.publish import publish, save_model, unpack
@@ -40,7 +41,7 @@ SAVE_EVERY = 60.0  # seconds
 LAST_WORDS = 30.0  # seconds kept for the last probe and save
 LAST_HELD_OUT = 15.0  # seconds of these to wait for held-out homes still being made
 LEAD = 8.0  # seconds before a stage is due that its homes are made
-FIRST_CLIPS = 256  # clips in a ring before it is trained on
+FIRST_CLIPS = 128  # clips in a ring before it is trained on (or a step of them, if more)
 TASK_SIZE = 8  # homes a worker makes at a time
 MOST_UNDER_WAY = 1024  # clips begun and not ready
 TRAIN_SPAN = 1 << 30  # seeds a run may use; runs with another --seed use others
@@ -205,8 +206,10 @@ class TinyRun:
         self._stream(current)
         streamed = current.name
         capacity, clips = self.chosen.capacity, self.chosen.clips
-        self.enough = max(1, min(max(FIRST_CLIPS, 2 * clips), capacity // 4))
+        self.enough = max(1, min(max(FIRST_CLIPS, clips), capacity // 4))
         first = self.rings[current.name]
+        self.source.pump()  # workers furnish while kernels are compiled
+        warm_up(self.source.caster, current.spec, self.device)
         self._wait_until(
             lambda: len(first.ready) >= self.enough or self.progress >= 1, math.inf, current.name
         )
@@ -251,9 +254,9 @@ class TinyRun:
         work = self._work(ring, stage, clips)
         batch_ms = 1000 * (time.monotonic() - began)
         scale = cosine_scale(self.step, WARMUP_STEPS, self.progress, floor=0.02)
-        self.step += 1
         with self._showing_syncs():
-            launched = self.stepper.step(work, scale, self.step, stage.name)
+            launched = self.stepper.step(work, scale, self.step + 1, stage.name)
+        self.step += 1
         fresh = self.chosen.fresh * clips
         self.allowance = min(self.allowance + fresh, 4 * fresh + 1)
         self._feed()
@@ -298,7 +301,7 @@ class TinyRun:
     @contextmanager
     def _showing_syncs(self) -> Iterator[None]:
         """Warn of everything in one step that makes the host wait for the device, if asked to."""
-        if not (self.chosen.show_syncs and self.device.type == "cuda" and self.step == SYNC_STEP):
+        if not (self.chosen.show_syncs and self.device.type == "cuda" and self.step + 1 == SYNC_STEP):
             yield
             return
         torch.cuda.set_sync_debug_mode("warn")
