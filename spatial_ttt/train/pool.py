@@ -264,6 +264,11 @@ class ClipSource:
             f"rings: {'; '.join(rings) or 'none ordered'}; {'; '.join(rows)}"
         )
 
+    def end_stream(self) -> None:
+        """Make no more of the stream's clips and forget those not drawn; orders go on."""
+        ended, self.stream = self.stream, None
+        self.filmed = [item for item in self.filmed if item[0] is not ended]
+
     def close(self) -> None:
         """End the workers."""
         for worker in self.workers:

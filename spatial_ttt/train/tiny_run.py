@@ -43,6 +43,7 @@ LAST_HELD_OUT = 15.0  # seconds of these to wait for held-out homes still being 
 LEAD = 8.0  # seconds before a stage is due that its homes are made
 FIRST_CLIPS = 128  # clips in a ring before it is trained on (or a step of them, if more)
 TASK_SIZE = 8  # homes a worker makes at a time
+DRAWN_AT_ONCE = 64  # clips, while waiting for clips
 MOST_UNDER_WAY = 1024  # clips begun and not ready
 TRAIN_SPAN = 1 << 30  # seeds a run may use; runs with another --seed use others
 SYNC_STEP = 4  # the step --show-syncs looks at
@@ -142,7 +143,7 @@ class TinyRun:
         """Pump until there is enough, or for `seconds`."""
         began, made = time.monotonic(), self.source.tally.made
         while not is_enough() and time.monotonic() - began < seconds:
-            if not self.source.pump():
+            if not self.source.pump(limit=DRAWN_AT_ONCE):
                 time.sleep(0.001)
         took, made = time.monotonic() - began, self.source.tally.made - made
         log.info("%s: %d clips in %.1f s (%.0f/s)", what, made, took, made / max(took, 1e-9))
@@ -189,7 +190,9 @@ class TinyRun:
                 raise AskedToEnd
             self._loop()
             self.save()
-            self._wait_until(self._all_held_out, LAST_HELD_OUT, "held-out homes")
+            self.source.end_stream()
+            if not self._all_held_out():
+                self._wait_until(self._all_held_out, LAST_HELD_OUT, "held-out homes")
             self._probe_all(None)
         except AskedToEnd:
             pass
@@ -301,7 +304,9 @@ class TinyRun:
     @contextmanager
     def _showing_syncs(self) -> Iterator[None]:
         """Warn of everything in one step that makes the host wait for the device, if asked to."""
-        if not (self.chosen.show_syncs and self.device.type == "cuda" and self.step + 1 == SYNC_STEP):
+        if not (
+            self.chosen.show_syncs and self.device.type == "cuda" and self.step + 1 == SYNC_STEP
+        ):
             yield
             return
         torch.cuda.set_sync_debug_mode("warn")
