@@ -71,13 +71,13 @@ def check_law(layout: Layout, cuts: object, dtype: torch.dtype, rule: dict[str, 
     assert whole.shape[1] + closed.shape[1] == stream.length, "an ended stream holds nothing back"
 
 
-@law(60)
+@law(150)
 @given(layout=layouts(), rule=rules, data=st.data())
 def test_any_cutting_equals_one_pass_in_float64(layout, rule, data):
     check_law(layout, data.draw(cuttings(num_tokens(layout))), torch.float64, rule)
 
 
-@law(25)
+@law(60)
 @given(layout=layouts(), rule=rules, data=st.data())
 def test_any_cutting_equals_one_pass_in_float32(layout, rule, data):
     check_law(layout, data.draw(cuttings(num_tokens(layout))), torch.float32, rule)
