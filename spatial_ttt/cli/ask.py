@@ -59,7 +59,7 @@ def ask(
     decoding = Decoding(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
     )
-    loaded = _open(model, device, dtype, size)
+    loaded = open_for_use(model, device, dtype, size)
     fps = 2.0 if fps is None and frames is None else fps
     viewer = viewing.watch_source(loaded, video, fps=fps, num_frames=frames)
     for question in questions:
@@ -92,7 +92,7 @@ def watch(
     from spatial_ttt import viewing
     from spatial_ttt.generate import Decoding
 
-    loaded = _open(model, device, dtype, size)
+    loaded = open_for_use(model, device, dtype, size)
     viewing.watch_live(
         loaded, source, fps=fps, decoding=Decoding(max_new_tokens=max_new_tokens), say=_stream
     )
@@ -141,7 +141,8 @@ def import_checkpoint(
     typer.echo(summary, err=True)
 
 
-def _open(model: Path | None, device: str, dtype: str, size: str | None) -> LoadedModel:
+def open_for_use(model: Path | None, device: str, dtype: str, size: str | None) -> LoadedModel:
+    """The model that a verb's options name; says so where it is not a trained one."""
     from spatial_ttt.loading import open_model
 
     loaded = open_model(model, device=device, dtype=dtype, size=_size(size))

@@ -1,0 +1,82 @@
+"""What the memory did with a slot, read off the session's state: cheap enough for every slot.
+
+Per TTT layer:
+    update    change of the fast weights in use, relative to their size; 0 unless a chunk was written
+    surprise  size of the gradient that the slot's tokens added to the open chunk, per token
+    gate      mean strength with which the layer's latest tokens read the fast weights
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spatial_ttt.model.fast_weights import FastState, FastWeights
+from spatial_ttt.model.state import DecoderState, TTTState
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNote:
+    """One slot."""
+
+    slot: int
+    time: float  # s, of the slot's last frame
+    update: tuple[float, ...]
+    surprise: tuple[float, ...]
+    gate: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready, rounded for the wire."""
+        values = asdict(self)
+        for name in ("update", "surprise", "gate"):
+            values[name] = [float(f"{value:.4g}") for value in values[name]]
+        return values
+
+
+@torch.no_grad()
+def memory_note(before: DecoderState, after: DecoderState, slot: int, time: float) -> MemoryNote:
+    """Compare two states that a slot lies between."""
+    figures: list[Tensor] = []
+    for old, new in zip(before.layers, after.layers, strict=True):
+        if isinstance(new, TTTState):
+            earlier = old.fast if isinstance(old, TTTState) else None
+            gate = _mean_gate(new)
+            figures.append(
+                torch.stack((_update(earlier, new.fast), _surprise(earlier, new.fast), gate))
+            )
+    if not figures:
+        return MemoryNote(slot, time, (), (), ())
+    update, surprise, gate_strength = torch.stack(figures).T.tolist()  # one copy from the device
+    return MemoryNote(slot, time, tuple(update), tuple(surprise), tuple(gate_strength))
+
+
+def _update(old: FastState | None, new: FastState) -> Tensor:
+    if old is None or old.weights is new.weights:
+        return torch.zeros((), device=new.weights.gate.device)
+    change = FastWeights(*(b - a for a, b in zip(old.weights, new.weights, strict=True)))
+    return _norm(change) / _norm(old.weights)
+
+
+def _surprise(old: FastState | None, new: FastState) -> Tensor:
+    if new.gradient is None:
+        return torch.zeros((), device=new.weights.gate.device)
+    added, tokens = new.gradient, new.num_tokens
+    same_chunk = old is not None and old.weights is new.weights
+    if same_chunk and old is not None and old.gradient is not None:
+        added = FastWeights(*(b - a for a, b in zip(old.gradient, new.gradient, strict=True)))
+        tokens = new.num_tokens - old.num_tokens
+    return _norm(added) / max(1, tokens)
+
+
+def _mean_gate(state: TTTState) -> Tensor:
+    if state.held is None:
+        return torch.zeros((), device=state.fast.weights.gate.device)
+    return state.held.projected.gate.float().abs().mean()
+
+
+def _norm(weights: FastWeights) -> Tensor:
+    squares = torch.stack([w.float().square().sum() for w in weights])
+    return squares.sum().sqrt()
