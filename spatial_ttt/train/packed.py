@@ -1,0 +1,276 @@
+"""The loss of a pack: every sample apart, all of them layer by layer.
+
+    samples -> vision tokens -> rows of one layout -> layer 0 of all rows -> layer 1 of all rows -> ...
+            -> hidden states where targets are -> logits -> summed cross entropy
+
+Going through the layers in this order, a sharded layer's weights are gathered once for a whole
+pack, and processes that pack their samples differently still gather the same layers in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MethodType
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from spatial_ttt.model.decoder import DecoderLayer
+from spatial_ttt.model.layout import Layout, RunKind, num_tokens, positions, text
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration, vision_index
+from spatial_ttt.model.state import Tokens
+from spatial_ttt.model.ttt import TTTAttention
+from spatial_ttt.model.vision import VisionTokens
+from spatial_ttt.processor import Processor
+from spatial_ttt.train.conversation import Encoded
+from spatial_ttt.train.dataset import LoadedSample
+from spatial_ttt.train.optim import added_parameters
+
+VISION_SLOTS = 64
+"""Slots that go through the vision tower at once."""
+LOGIT_ROWS = 2048
+"""Targets whose logits exist at once (2,048 x 152 k in float32 are 1.2 GB)."""
+
+
+class PackSums(NamedTuple):
+    """What a pack adds to a step; sums, so packs and processes add up."""
+
+    loss: Tensor  # [] cross entropy of all targets
+    counts: (
+        Tensor  # [4] float64: targets, targets hit, samples, samples all of whose targets are hit
+    )
+
+
+class Rows:
+    """Samples of one layout (up to their last words) as a batch. FSDP sees this class as opaque."""
+
+    def __init__(self, samples: Sequence[LoadedSample], device: torch.device) -> None:
+        self.samples = samples
+        self.layout = max((s.encoded.layout for s in samples), key=num_tokens)
+        length = num_tokens(self.layout)
+        ids = torch.zeros(len(samples), length, dtype=torch.long)
+        at, token, owner = [], [], []
+        for row, sample in enumerate(samples):
+            encoded = sample.encoded
+            ids[row, : len(encoded.ids)] = torch.tensor(encoded.ids)
+            where = [n for n, target in enumerate(encoded.is_target) if target]
+            at += [row * length + n - 1 for n in where]
+            token += [encoded.ids[n] for n in where]
+            owner += [row] * len(where)
+        self.ids = ids.to(device)
+        self.at = torch.tensor(at, dtype=torch.long, device=device)
+        self.token = torch.tensor(token, dtype=torch.long, device=device)
+        self.owner = torch.tensor(owner, dtype=torch.long, device=device)
+        self.vision_at = vision_index(self.layout, device)
+        self.rope = torch.empty(0)
+        self.vision: VisionTokens | None = None
+
+
+class LayerWork:
+    """What a layer needs beside hidden states; opaque to FSDP."""
+
+    def __init__(self, rows: list[Rows], recompute: bool, touches: bool) -> None:
+        self.rows = rows
+        self.recompute = recompute
+        self.touches = touches
+
+
+class PackedModel(nn.Module):
+    """A model with the forward pass of training: a pack in, sums out."""
+
+    def __init__(
+        self, model: SpatialTTTForConditionalGeneration, processor: Processor, checkpointed: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.processor = processor
+        self.checkpointed = checkpointed
+        """Decoder layers, from the first, whose activations are made again in the backward pass."""
+        self.touch_all = False
+        """Give every trained parameter a gradient: processes must agree on which have one."""
+        for layer in model.decoder.layers:
+            layer.run_rows = MethodType(run_rows, layer)  # type: ignore[assignment]
+
+    def forward(self, samples: Sequence[LoadedSample]) -> PackSums:
+        """Sums over the targets of a pack; an empty one still visits every layer."""
+        decoder = self.model.decoder
+        device = decoder.embed_tokens.weight.device
+        rows = make_rows(samples or [_nothing(self.processor)], device)
+        self._see(rows)
+        hidden = [self._embed(row) for row in rows]
+        for number, layer in enumerate(decoder.layers):
+            recompute = number < self.checkpointed and self.training and torch.is_grad_enabled()
+            work = LayerWork(rows, recompute, self.touch_all)
+            hidden = layer.run_rows(hidden, work)  # type: ignore[operator]
+            hidden = [_add_taps(x, row, number) for x, row in zip(hidden, rows, strict=True)]
+        return self._sums(hidden, rows)
+
+    def _see(self, rows: list[Rows]) -> None:
+        """Vision tokens of all rows; frames of one size go through the tower together."""
+        visual = self.model.model.visual
+        trains = any(p.requires_grad for p in visual.parameters()) and torch.is_grad_enabled()
+        with torch.set_grad_enabled(trains):
+            for row in rows:
+                frames = [f for sample in row.samples for f in sample.frames]
+                if frames:
+                    row.vision = self._encode(frames, self.training and trains)
+
+    def _encode(self, frames: list[Tensor], recompute: bool) -> VisionTokens:
+        """Every slot's vision tokens in order, side by side: tokens [1, N, D], taps [K, 1, N, D]."""
+        device = self.model.decoder.embed_tokens.weight.device
+        parts = []
+        for one_size in _runs_of_size(frames):
+            for piece in one_size.split(2 * VISION_SLOTS):
+                patches, grid = self.processor.patches(piece.to(device, non_blocking=True))
+                if recompute:
+                    part = checkpoint(self.model.encode, patches, grid, use_reentrant=False)
+                else:
+                    part = self.model.encode(patches, grid)
+                parts.append(cast(VisionTokens, part))
+        tokens = torch.cat([v.tokens.flatten(0, 1) for v in parts])
+        taps = torch.cat([v.deepstack.flatten(1, 2) for v in parts], dim=1)
+        return VisionTokens(tokens[None], taps[:, None])
+
+    def _embed(self, row: Rows) -> Tensor:
+        decoder = self.model.decoder
+        hidden = decoder.embed_tokens(row.ids)
+        where, _ = positions(row.layout, 0, row.ids.device)
+        expanded = where[:, None].expand(-1, row.ids.shape[0], -1)
+        row.rope = decoder.rotary_emb(expanded, hidden.dtype)
+        if self.touch_all:
+            hidden = touch(hidden, _trained(self.model.model.visual))
+        if row.vision is None:
+            return hidden
+        tokens = row.vision.tokens.to(hidden.dtype).reshape(len(row.ids), -1, hidden.shape[-1])
+        return hidden.index_copy(1, row.vision_at, tokens)
+
+    def _sums(self, hidden: list[Tensor], rows: list[Rows]) -> PackSums:
+        chosen = [x.flatten(0, 1).index_select(0, r.at) for x, r in zip(hidden, rows, strict=True)]
+        first = [0]
+        for row in rows:
+            first.append(first[-1] + len(row.samples))
+        owner = torch.cat([row.owner + start for row, start in zip(rows, first, strict=False)])
+        target = torch.cat([row.token for row in rows])
+        loss, hit = self._cross_entropy(torch.cat(chosen), target)
+        loss = loss + sum(x[0, 0, 0].float() * 0.0 for x in hidden)  # a pack without targets
+        missed = torch.zeros(first[-1], device=loss.device).index_add(0, owner, (~hit).float())
+        has = torch.zeros_like(missed).index_add(0, owner, torch.ones_like(hit, dtype=missed.dtype))
+        exact = ((missed == 0) & (has > 0)).sum()
+        counts = torch.stack(
+            (torch.as_tensor(len(target), device=loss.device), hit.sum(), (has > 0).sum(), exact)
+        )
+        return PackSums(loss, counts.to(torch.float64))
+
+    def _cross_entropy(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed cross entropy and which targets are the most likely token."""
+        pieces = list(zip(hidden.split(LOGIT_ROWS), target.split(LOGIT_ROWS), strict=True))
+        several = len(pieces) > 1 and torch.is_grad_enabled()
+        losses, hits = [], []
+        for part, wanted in pieces:
+            if several:
+                got = checkpoint(self._one_cross_entropy, part, wanted, use_reentrant=False)
+            else:
+                got = self._one_cross_entropy(part, wanted)
+            loss, hit = cast(tuple[Tensor, Tensor], got)
+            losses.append(loss)
+            hits.append(hit)
+        return torch.stack(losses).sum(), torch.cat(hits)
+
+    def _one_cross_entropy(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model.lm_head(self.model.decoder.norm(hidden))
+        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        loss = F.cross_entropy(exact, target, reduction="sum")
+        return loss, logits.detach().argmax(-1) == target
+
+
+def run_rows(self: DecoderLayer, hidden: list[Tensor], work: LayerWork) -> list[Tensor]:
+    """One decoder layer over all rows of a pack: hidden [B, L, D] of each."""
+    if work.touches:  # here the parameters are gathered
+        hidden = [touch(hidden[0], _optional_parameters(self)), *hidden[1:]]
+    out = []
+    for x, row in zip(hidden, work.rows, strict=True):
+        if work.recompute:
+            x = cast(Tensor, checkpoint(_run_layer, self, x, row, use_reentrant=False))
+        else:
+            x = _run_layer(self, x, row)
+        out.append(x)
+    return out
+
+
+def _run_layer(layer: DecoderLayer, hidden: Tensor, row: Rows) -> Tensor:
+    """Whole samples from no state to no state."""
+    tokens = Tokens(hidden, row.rope, None, row.layout)
+    # `forward` itself: the hooks of FSDP are on `run_rows`.
+    ready, _ = cast(Any, layer).forward(tokens, None, 1, False)
+    assert ready.length == hidden.shape[1], "a whole sample leaves nothing held back"
+    return cast(Tensor, ready.hidden)
+
+
+def _add_taps(hidden: Tensor, row: Rows, layer: int) -> Tensor:
+    """DeepStack: features of the vision tower are added to its tokens after the first layers."""
+    if row.vision is None or layer >= row.vision.deepstack.shape[0]:
+        return hidden
+    features = row.vision.deepstack[layer].to(hidden.dtype)
+    features = features.reshape(hidden.shape[0], -1, hidden.shape[-1])
+    return hidden.index_add(1, row.vision_at, features)
+
+
+def make_rows(samples: Sequence[LoadedSample], device: torch.device) -> list[Rows]:
+    """Batches of equal layout; tokens after a sample's own end never reach it."""
+    groups: dict[Layout, list[LoadedSample]] = {}
+    for sample in samples:
+        layout = sample.encoded.layout
+        key = layout[:-1] if layout[-1].kind == RunKind.TEXT else layout
+        groups.setdefault(key, []).append(sample)
+    return [Rows(members, device) for members in groups.values()]
+
+
+def _runs_of_size(frames: list[Tensor]) -> list[Tensor]:
+    """Neighbouring frames of one size in one tensor."""
+    runs: list[list[Tensor]] = []
+    for piece in frames:
+        if runs and runs[-1][-1].shape[1:] == piece.shape[1:]:
+            runs[-1].append(piece)
+        else:
+            runs.append([piece])
+    return [torch.cat(run) if len(run) > 1 else run[0] for run in runs]
+
+
+def _nothing(processor: Processor) -> LoadedSample:
+    """Two tokens without a target: what a process does whose pack is empty."""
+    ids = [processor.stop_id] * 2
+    return LoadedSample("nothing", Encoded(ids, [False, False], (text(2),)), ())
+
+
+class _Touch(torch.autograd.Function):
+    """The identity, whose backward gives every listed parameter a gradient of zero."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.like = [(p.shape, p.dtype, p.device) for p in parameters]
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        zeros = (torch.zeros((), dtype=t, device=d).expand(s) for s, t, d in ctx.like)
+        return grad, *zeros
+
+
+def touch(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """`x`, with a gradient of zero for parameters that nothing else may use."""
+    return cast(Tensor, _Touch.apply(x, *parameters)) if parameters else x
+
+
+def _trained(module: nn.Module) -> tuple[nn.Parameter, ...]:
+    return tuple(p for p in module.parameters() if p.requires_grad)
+
+
+def _optional_parameters(layer: nn.Module) -> tuple[nn.Parameter, ...]:
+    """Parameters of a layer that short samples leave unused: all of its TTT branch."""
+    attention = cast(Any, layer).self_attn
+    if not isinstance(attention, TTTAttention):
+        return ()
+    return tuple(p for p in added_parameters(attention) if p.requires_grad)

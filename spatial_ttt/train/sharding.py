@@ -1,0 +1,119 @@
+"""Parameters dealt out to processes with FSDP2, and the optimizer over the shares.
+
+Masters, gradients and moments are float32 shares; a layer is gathered in the compute precision when
+it runs. A frozen vision tower is not dealt out: every process keeps it in the compute precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.train.distributed import Processes
+from spatial_ttt.train.lora import DOWN, UP
+from spatial_ttt.train.optim import GROUPS, parameter_groups
+from spatial_ttt.train.packed import PackedModel
+from spatial_ttt.train.run_config import RatesConfig
+
+SMALL_MODEL = 200_000_000
+"""Parameters. Smaller models train their vision tower too unless told otherwise."""
+
+
+def resolve_rates(
+    model: nn.Module, rates: Mapping[str, float | None], *, uses_lora: bool
+) -> dict[str, float]:
+    """The peak rate of every group; 0 is frozen."""
+    base = rates["base"] or 0.0
+    is_small = sum(p.numel() for p in model.parameters()) < SMALL_MODEL
+    defaults = {
+        "base": base,
+        "ttt": 0.0,
+        "head": 0.0 if uses_lora else base,
+        "vision": base if is_small and not uses_lora else 0.0,
+    }
+    found = {name: rates.get(name) for name in GROUPS}
+    return {name: defaults[name] if rate is None else float(rate) for name, rate in found.items()}
+
+
+def freeze(model: SpatialTTTForConditionalGeneration, rates: Mapping[str, float]) -> None:
+    """Switch off the gradients of groups without a rate and, beside LoRA, of the base matrices."""
+    with_lora = {id(p) for n, p in model.named_parameters() if n.endswith((DOWN, UP))}
+    for name, members in parameter_groups(model).items():
+        for parameter in members:
+            trains = rates[name] > 0
+            if with_lora and name == "base":
+                trains &= id(parameter) in with_lora
+            parameter.requires_grad_(trains)
+
+
+def shard(packed: PackedModel, processes: Processes, precision: torch.dtype) -> None:
+    """Deal the parameters out: decoder layers one by one, everything else together."""
+    for parameter in packed.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(precision)
+    visual = packed.model.model.visual
+    frozen = {p for p in visual.parameters() if not p.requires_grad}
+    if frozen:
+        visual.to(processes.device)
+    policy = MixedPrecisionPolicy(
+        param_dtype=precision if precision != torch.float32 else None,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
+    )
+    several = processes.world > 1
+    options: dict[str, Any] = {"mesh": processes.mesh, "mp_policy": policy}
+    for layer in packed.model.decoder.layers:
+        fully_shard(layer, reshard_after_forward=several, **options)
+        register_fsdp_forward_method(layer, "run_rows")
+    fully_shard(packed, reshard_after_forward=False, ignored_params=frozen, **options)
+    for module in packed.modules():
+        if isinstance(module, FSDPModule):  # sums, not means: losses are normalised by targets
+            module.set_force_sum_reduction_for_comms(True)
+            module.set_gradient_divide_factor(1.0)
+    packed.touch_all = True  # so that every number of processes updates the same parameters
+
+
+def make_optimizer(
+    packed: PackedModel, config: RatesConfig, rates: Mapping[str, float]
+) -> torch.optim.AdamW:
+    """AdamW over the trained shares; each group knows its name and peak rate."""
+    groups = []
+    for name, members in parameter_groups(packed).items():
+        trained = [p for p in members if p.requires_grad]
+        for kind, chosen in (
+            ("matrices", [p for p in trained if p.ndim > 1]),
+            ("vectors", [p for p in trained if p.ndim <= 1]),
+        ):
+            if chosen:
+                decay = config.weight_decay if kind == "matrices" else 0.0
+                groups.append(
+                    {
+                        "params": chosen,
+                        "name": f"{name} {kind}",
+                        "peak": rates[name],
+                        "lr": rates[name],
+                        "weight_decay": decay,
+                    }
+                )
+    is_cuda = any(p.is_cuda for group in groups for p in group["params"])  # type: ignore[attr-defined]
+    return torch.optim.AdamW(groups, betas=config.betas, fused=is_cuda, foreach=not is_cuda)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's share of a parameter."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a parameter; every process must ask at the same time."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
