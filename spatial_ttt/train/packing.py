@@ -52,7 +52,7 @@ class StepPlan:
         """Epochs done when `step` begins, with its fraction."""
         epoch = self._epoch_index(step)
         first, following = self._starts[epoch], self._starts[epoch + 1]
-        return epoch + (step - first) / (following - first)
+        return epoch + (step - first) / (following - first)  # also right at the very end
 
     def packs(self, step: int) -> list[Unit]:
         """The packs of one step, fewer than `packs_per_step` at the end of an epoch."""

@@ -35,11 +35,12 @@ from spatial_ttt.train.checkpointing import (
     check_same_run,
     read_state,
 )
-from spatial_ttt.train.dataset import LoadedPack, PackLoader, my_units
+from spatial_ttt.train.dataset import PackLoader, my_units
 from spatial_ttt.train.distributed import Processes, processes
-from spatial_ttt.train.flops import FlopCounter, SampleShape, peak_flops
+from spatial_ttt.train.flops import FlopCounter, peak_flops
 from spatial_ttt.train.logs import RunLog
 from spatial_ttt.train.lora import add_lora, merge_lora
+from spatial_ttt.train.measures import StepSums, Timing, memory_gib, pack_sums, step_record
 from spatial_ttt.train.packed import PackedModel, PackSums
 from spatial_ttt.train.packing import StepPlan
 from spatial_ttt.train.run_config import TrainConfig
@@ -239,94 +240,67 @@ class Trainer:
         step, config = self.progress.step, self.config
         torch.manual_seed(config.seed * _SEED_STRIDE + step)
         window = self._set_window(step)
+        sums, waited = self._accumulate(loader)
+        self._stop = sums.stops > 0
+        warmup = min(config.optim.warmup_steps, max(1, self.plan.num_steps // 10))
+        scale = cosine_scale(step, warmup, step / self.plan.num_steps, config.optim.floor)
+        norm = self._update(sums, scale)
+        self.progress = replace(
+            self.progress,
+            step=step + 1,
+            tokens=self.progress.tokens + int(sums.tokens),
+            samples=self.progress.samples + int(sums.samples),
+            bad_samples=self.progress.bad_samples + int(sums.bad),
+        )
+        timing = Timing(time.perf_counter() - began, waited)
+        peak = self._peak * self.group.world if self._peak else None
+        return {
+            "step": step + 1,
+            "epoch": self.plan.epoch_of(step + 1),
+            "rate": scale,
+            "window": window,
+            "gradient_norm": norm,
+            "bad_samples": self.progress.bad_samples,
+        } | step_record(sums, timing, peak, memory_gib(self.group.device))
+
+    def _accumulate(self, loader: PackLoader) -> tuple[StepSums, float]:
+        """Forward and backward passes of this process's packs; sums over all, seconds spent waiting."""
         waited = 0.0
-        sums = torch.zeros(9, dtype=torch.float64, device=self.group.device)
-        for _ in range(config.data.packs_per_step // self.group.world):
+        total = torch.zeros(len(StepSums._fields), dtype=torch.float64, device=self.group.device)
+        for _ in range(self.config.data.packs_per_step // self.group.world):
             asked = time.perf_counter()
             pack = loader.next_pack()
             waited += time.perf_counter() - asked
             out: PackSums = self.packed(pack.samples)
             out.loss.backward()
-            sums += self._sums(pack, out)
-        sums[8] = float(self._stop)
-        total = self.group.sum(sums).tolist()
-        loss, targets, hits, samples, exact, tokens, flops, bad, stop = total
-        self._stop = stop > 0
-        warmup = min(config.optim.warmup_steps, max(1, self.plan.num_steps // 10))
-        scale = cosine_scale(step, warmup, step / self.plan.num_steps, config.optim.floor)
-        norm = self._update(loss, targets, scale)
-        self.progress = replace(
-            self.progress,
-            step=step + 1,
-            tokens=self.progress.tokens + int(tokens),
-            samples=self.progress.samples + int(samples),
-            bad_samples=self.progress.bad_samples + int(bad),
-        )
-        seconds = time.perf_counter() - began
-        least = max(targets, 1.0)
-        return {
-            "step": step + 1,
-            "epoch": self.plan.epoch_of(step + 1) if step + 1 < self.plan.num_steps else None,
-            "loss": loss / least,
-            "token_accuracy": hits / least,
-            "exact_answers": exact / max(samples, 1.0),
-            "gradient_norm": norm,
-            "rate": scale,
-            "window": window,
-            "tokens": int(tokens),
-            "targets": int(targets),
-            "samples": int(samples),
-            "bad_samples": self.progress.bad_samples,
-            "seconds": seconds,
-            "data_seconds": waited,
-            "tokens_per_second": tokens / seconds,
-            "tflops": flops / seconds / 1e12,
-            "mfu": flops / seconds / (self._peak * self.group.world) if self._peak else None,
-            "memory_gib": memory_gib(self.group.device),
-        }
+            total += pack_sums(pack, out, self._flops)
+        total[-1] = float(self._stop)
+        return StepSums(*self.group.sum(total).tolist()), waited
 
     def _set_window(self, step: int) -> int:
         last = self.model_config.ttt_config.window_size
-        plan = self.config.window
-        if plan is None:
-            window = last
-        else:
+        window, plan = last, self.config.window
+        if plan is not None:
             window = annealed_window(self.plan.epoch_of(step) / plan.epochs, plan.first, last)
         set_window(self.packed.model, window)
         self._flops = replace(self._flops, window=window)
         return window
 
-    def _sums(self, pack: LoadedPack, out: PackSums) -> Tensor:
-        """[9] loss, targets, hits, samples, exact ones, tokens, operations, bad samples, 0."""
-        shapes = [
-            SampleShape(len(s.encoded.ids), s.encoded.num_targets, s.grids) for s in pack.samples
-        ]
-        tokens = sum(shape.tokens for shape in shapes)
-        host = [float(tokens), self._flops.step(shapes), float(pack.num_bad), 0.0]
-        device = self.group.device
-        return torch.cat(
-            (
-                out.loss.detach().double()[None],
-                out.counts,
-                torch.tensor(host, dtype=torch.float64, device=device),
-            )
-        )
-
-    def _update(self, loss: float, targets: float, scale: float) -> float:
+    def _update(self, sums: StepSums, scale: float) -> float:
         """Normalise, clip and apply the gradients; returns their norm before clipping."""
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        if not targets:
-            log.error("step %d has no target left: its samples were all bad", self.progress.step)
+        if not sums.targets:
+            log.error("step %d has no target: its samples were all bad", self.progress.step + 1)
             self.optimizer.zero_grad(set_to_none=True)
             return 0.0
         with torch.no_grad():
             shares = [local(p.grad) for p in trained if p.grad is not None]
-            torch._foreach_mul_(shares, 1.0 / targets)
+            torch._foreach_mul_(shares, 1.0 / sums.targets)
         norm = float(whole(nn.utils.clip_grad_norm_(trained, self.config.optim.max_grad_norm)))
-        if not math.isfinite(loss) or not math.isfinite(norm):
+        if not math.isfinite(sums.loss) or not math.isfinite(norm):
             raise SpatialTTTError(
-                f"step {self.progress.step + 1} has loss {loss / targets} and gradient norm {norm}; nothing of "
-                f"it was applied. Lower optim.learning_rate, or look at the step's samples, and --resume"
+                f"step {self.progress.step + 1} has loss {sums.loss / sums.targets} and gradient norm {norm}; "
+                f"nothing of it was applied. Lower optim.learning_rate, or look at its samples, and --resume"
             )
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * scale
@@ -387,12 +361,3 @@ def set_window(model: SpatialTTTForConditionalGeneration, tokens: int) -> None:
         attention = layer.self_attn
         if isinstance(attention, TTTAttention):
             attention.config = replace(attention.config, window_size=tokens)
-
-
-def memory_gib(device: torch.device) -> float:
-    """Most memory this process held so far: of the GPU, or resident on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
