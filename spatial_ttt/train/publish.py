@@ -12,14 +12,21 @@ from typing import Any
 import torch
 
 from spatial_ttt.errors import CheckpointError
+from spatial_ttt.loading import small_model_frames
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.processor import Processor
 
 SHARD_SIZE = "14MB"
 ARCHIVE = "files.tar"
 
 
-def save_model(model: SpatialTTTForConditionalGeneration, tokenizer: Any, folder: Path) -> None:
-    """Weights in bfloat16, configuration and tokenizer; replaces the folder at once."""
+def save_model(
+    model: SpatialTTTForConditionalGeneration, tokenizer: Any, folder: Path, size: tuple[int, int]
+) -> None:
+    """Weights in bfloat16, configuration, tokenizer and frame size; replaces the folder at once.
+
+    `size` is the (height, width) in pixels of the frames the model was trained on.
+    """
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     state = {
@@ -31,7 +38,7 @@ def save_model(model: SpatialTTTForConditionalGeneration, tokenizer: Any, folder
     config = json.loads((fresh / "config.json").read_text())
     config["dtype"] = "bfloat16"
     (fresh / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    tokenizer.save_pretrained(fresh)
+    Processor(tokenizer, small_model_frames(size)).save_pretrained(fresh)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -342,7 +342,8 @@ class TinyRun:
         """Weights, tokenizer, metrics and curves; published if asked for."""
         with self.shield():
             began = time.monotonic()
-            save_model(self.model, self.tokenizer, self.work / "model")
+            last = self.stages[-1].spec
+            save_model(self.model, self.tokenizer, self.work / "model", (last.height, last.width))
             curves.draw(self.work / "metrics.jsonl", self.work / "curves.png")
             if self.chosen.publish:
                 others: list[Any] = [self.work / "metrics.jsonl", self.work / "curves.png"]
