@@ -13,8 +13,14 @@ from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.processor import FrameFormat, Processor
 
 SPECIAL = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
-)  # fmt: skip
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
