@@ -8,9 +8,9 @@ import logging
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from spatial_ttt.serve.steps import background
 from spatial_ttt.video.frame import Frame, Pixels
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _MAX_HEAD = 64 << 20
 
@@ -77,6 +79,10 @@ class Worker:
             self._process.kill()
         self._in.close()
         await self._process.wait()
+        with suppress(OSError):
+            await self._in.wait_closed()
+        while await self._out.read(1 << 20):  # what was said last: the pipe closes at its end
+            pass
 
 
 def picture(head: Head, body: bytes) -> Pixels:
@@ -102,11 +108,13 @@ class Decoders:
     def __init__(self, count: int, limits: Limits, metrics: Metrics) -> None:
         self._limits = limits
         self._metrics = metrics
-        self._idle: asyncio.Queue[Worker | None] = asyncio.Queue()
+        self._idle: asyncio.Queue[asyncio.Task[Worker] | None] = asyncio.Queue()
         for _ in range(count):
             self._idle.put_nowait(None)  # started when first wanted
         self._streams = asyncio.Semaphore(4 * count)
-        self._workers: set[Worker] = set()
+        self.workers: set[Worker] = set()
+        """Processes that run now."""
+        self._chores: set[asyncio.Task[Any]] = set()
 
     async def pixels(self, frame: WireFrame) -> Pixels:
         """The pixels of a frame as it came; raises VideoError for what is no picture."""
@@ -121,13 +129,14 @@ class Decoders:
 
     async def image(self, content: bytes | memoryview) -> Pixels:
         """A JPEG, PNG or WebP picture; raises VideoError, also where the decoder died or took too long."""
-        worker = await self._idle.get()
+        seat = await self._idle.get()
+        worker = seat or self._chore(self._start())
         is_sound = False
         try:
-            worker = worker or await self._start()
             async with asyncio.timeout(self._limits.decode_timeout_s):
-                await worker.send({"job": "image", "max_pixels": self._limits.max_pixels}, content)
-                head, body = await worker.receive()
+                ready = await asyncio.shield(worker)
+                await ready.send({"job": "image", "max_pixels": self._limits.max_pixels}, content)
+                head, body = await ready.receive()
             is_sound = True
         except TimeoutError as error:
             raise VideoError(
@@ -138,16 +147,27 @@ class Decoders:
         finally:
             # Also when the caller was cancelled: an answer nobody read must not meet the next job.
             self._idle.put_nowait(worker if is_sound else None)
-            if worker is not None and not is_sound:
+            if not is_sound:
                 self._metrics.decoder_deaths.inc()
-                self._workers.discard(worker)
-                background(worker.stop())
+                self._chore(self._end(worker))
         return picture(head, body)
 
     async def _start(self, *flags: str) -> Worker:
         worker = await Worker.start(*flags)
-        self._workers.add(worker)
+        self.workers.add(worker)
         return worker
+
+    async def _end(self, starting: asyncio.Task[Worker]) -> None:
+        worker = await starting
+        self.workers.discard(worker)
+        await worker.stop()
+
+    def _chore(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Something about a process that is done to its end, whoever leaves."""
+        task = background(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+        return task
 
     @asynccontextmanager
     async def job(
@@ -155,13 +175,13 @@ class Decoders:
     ) -> AsyncGenerator[AsyncGenerator[tuple[Head, bytes], None], None]:
         """A process for one job of many messages, gone with the block."""
         async with self._streams:
-            worker = await self._start(*flags)
+            starting = self._chore(self._start(*flags))
             try:
+                worker = await asyncio.shield(starting)
                 await worker.send(head, body)
                 yield _messages(worker)
             finally:
-                self._workers.discard(worker)
-                background(worker.stop())
+                self._chore(self._end(starting))
 
     async def clip(
         self, content: bytes, *, fps: float | None = None, num_frames: int | None = None
@@ -209,7 +229,9 @@ class Decoders:
 
     async def close(self) -> None:
         """End all processes."""
-        await asyncio.gather(*(worker.stop() for worker in list(self._workers)))
+        while self._chores:
+            await asyncio.wait(self._chores)
+        await asyncio.gather(*(worker.stop() for worker in self.workers))
 
 
 async def _messages(worker: Worker) -> AsyncGenerator[tuple[Head, bytes], None]:

@@ -96,7 +96,9 @@ def push(client: TestClient, session: str, *indices: int) -> list[dict[str, Any]
     return acks
 
 
-def ask(client: TestClient, session: str, question: str = "How many?", **body: Any) -> dict[str, Any]:
+def ask(
+    client: TestClient, session: str, question: str = "How many?", **body: Any
+) -> dict[str, Any]:
     """A whole answer."""
     body = {"question": question, "stream": False, "max_new_tokens": 12} | body
     answer = client.post(f"/v1/sessions/{session}/ask", json=body)

@@ -55,7 +55,13 @@ def test_a_frame_sent_twice_is_watched_once(tmp_path):
     with running(tmp_path) as client:
         session = opened(client)
         acks = push(client, session, 0, 1, 1, 0, 2)
-        assert [a["status"] for a in acks] == ["watched", "watched", "duplicate", "duplicate", "watched"]
+        assert [a["status"] for a in acks] == [
+            "watched",
+            "watched",
+            "duplicate",
+            "duplicate",
+            "watched",
+        ]
         shown = client.get(f"/v1/sessions/{session}").json()
         assert (shown["num_frames"], shown["next"]) == (3, 3)
 
@@ -65,7 +71,9 @@ def test_a_gap_is_refused_and_says_what_is_missing(tmp_path):
         session = opened(client)
         push(client, session, 0)
         answer = client.put(
-            f"/v1/sessions/{session}/frames/3", content=png(3), headers={"content-type": "image/png"}
+            f"/v1/sessions/{session}/frames/3",
+            content=png(3),
+            headers={"content-type": "image/png"},
         )
         assert answer.status_code == 409
         error = answer.json()["error"]
@@ -97,7 +105,11 @@ def test_no_room_is_a_503_with_the_budget_and_hurts_nobody(tmp_path):
         answer = client.post("/v1/sessions", json={})
         assert answer.status_code == 503
         error = answer.json()["error"]
-        assert (error["code"], error["wanted_bytes"], error["free_bytes"]) == ("no_room", price, price // 2)
+        assert (error["code"], error["wanted_bytes"], error["free_bytes"]) == (
+            "no_room",
+            price,
+            price // 2,
+        )
         assert "retry-after" in answer.headers
         assert client.post(f"/v1/sessions/{first}/fork", json={}).status_code == 503
         push(client, first, 2, 3)
@@ -169,7 +181,9 @@ def test_a_snapshot_can_be_restored_again_and_again(tmp_path):
             restored = client.post(f"/v1/snapshots/{kept['id']}/restore", json={}).json()
             assert (restored["next"], restored["name"]) == (3, "before")
             push(client, restored["id"], 3, 4)
-            assert ask(client, restored["id"]) | {"seconds": 0} == ask(client, session) | {"seconds": 0}
+            assert ask(client, restored["id"]) | {"seconds": 0} == ask(client, session) | {
+                "seconds": 0
+            }
         assert [s["id"] for s in client.get("/v1/snapshots").json()] == [kept["id"]]
         assert client.delete(f"/v1/snapshots/{kept['id']}").status_code == 204
         assert client.post(f"/v1/snapshots/{kept['id']}/restore", json={}).status_code == 404
@@ -181,7 +195,12 @@ def test_sessions_survive_a_restart_and_answer_as_if_nothing_happened(tmp_path):
         push(client, session, *range(5))
     with running(tmp_path) as client:
         (shown,) = client.get("/v1/sessions").json()
-        assert (shown["id"], shown["state"], shown["next"], shown["saved"]) == (session, "asleep", 5, 4)
+        assert (shown["id"], shown["state"], shown["next"], shown["saved"]) == (
+            session,
+            "asleep",
+            5,
+            4,
+        )
         push(client, session, *range(5, 12))
         answer = ask(client, session)["answer"]
         slots = client.get(f"/v1/sessions/{session}/memory").json()["slots"]
