@@ -29,6 +29,7 @@ from spatial_ttt.files import read_json
 from spatial_ttt.processor import Processor
 from spatial_ttt.train.distributed import Processes
 from spatial_ttt.train.packed import PackedModel
+from spatial_ttt.train.sharded_adamw import ShardedAdamW
 
 FORMAT = 1
 STATE_FILE = "state.json"
@@ -100,34 +101,21 @@ class TrainingState:
     """Masters, moments and averages by name: what a checkpoint holds."""
 
     def __init__(
-        self,
-        packed: PackedModel,
-        optimizer: torch.optim.AdamW,
-        averages: dict[str, Tensor],
+        self, packed: PackedModel, optimizer: ShardedAdamW, averages: dict[str, Tensor]
     ) -> None:
         self.packed = packed
         self.optimizer = optimizer
         self.averages = averages
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor; moments that no step has made yet are zero."""
-        found: dict[str, Tensor] = {}
+        """Every tensor, none copied."""
+        found = {"optimizer.updates": self.optimizer.updates}
         for name, parameter in self.packed.model.named_parameters():
             found[f"model.{name}"] = parameter.detach()
             if parameter.requires_grad:
-                state = self._moments(parameter)
-                found |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
+                first, second = self.optimizer.moments(parameter)
+                found |= {f"optimizer.first.{name}": first, f"optimizer.second.{name}": second}
         return found | {f"average.{name}": value for name, value in self.averages.items()}
-
-    def _moments(self, parameter: Tensor) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = self.optimizer.state[parameter]
-        if not state:
-            is_fused = bool(self.optimizer.defaults["fused"])
-            device = parameter.device if is_fused else torch.device("cpu")
-            state["step"] = torch.zeros((), dtype=torch.float32, device=device)
-            state["exp_avg"] = torch.zeros_like(parameter.detach())
-            state["exp_avg_sq"] = torch.zeros_like(parameter.detach())
-        return state
 
     def load(self, folder: Path) -> None:
         """Fill everything from a checkpoint, whatever number of processes wrote it."""

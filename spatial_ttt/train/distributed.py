@@ -85,3 +85,13 @@ def _device(name: str, local_rank: int) -> torch.device:
             f"start at most one process per GPU (torchrun --nproc-per-node)"
         )
     return torch.device("cuda", local_rank)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's share of a parameter."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a parameter; every process must ask at the same time."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

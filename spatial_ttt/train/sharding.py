@@ -1,4 +1,4 @@
-"""Parameters dealt out to processes with FSDP2, and the optimizer over the shares.
+"""What is trained, and how it is dealt out to processes with FSDP2.
 
 Masters, gradients and moments are float32 shares; a layer is gathered in the compute precision when
 it runs. A frozen vision tower is not dealt out: every process keeps it in the compute precision.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.fsdp import (
     FSDPModule,
     MixedPrecisionPolicy,
@@ -23,7 +23,6 @@ from spatial_ttt.train.distributed import Processes
 from spatial_ttt.train.lora import DOWN, UP
 from spatial_ttt.train.optim import GROUPS, parameter_groups
 from spatial_ttt.train.packed import PackedModel
-from spatial_ttt.train.run_config import RatesConfig
 
 SMALL_MODEL = 200_000_000
 """Parameters. Smaller models train their vision tower too unless told otherwise."""
@@ -81,39 +80,3 @@ def shard(packed: PackedModel, processes: Processes, precision: torch.dtype) -> 
             module.set_force_sum_reduction_for_comms(True)
             module.set_gradient_divide_factor(1.0)
     packed.touch_all = True  # so that every number of processes updates the same parameters
-
-
-def make_optimizer(
-    packed: PackedModel, config: RatesConfig, rates: Mapping[str, float]
-) -> torch.optim.AdamW:
-    """AdamW over the trained shares; each group knows its name and peak rate."""
-    groups = []
-    for name, members in parameter_groups(packed).items():
-        trained = [p for p in members if p.requires_grad]
-        for kind, chosen in (
-            ("matrices", [p for p in trained if p.ndim > 1]),
-            ("vectors", [p for p in trained if p.ndim <= 1]),
-        ):
-            if chosen:
-                decay = config.weight_decay if kind == "matrices" else 0.0
-                groups.append(
-                    {
-                        "params": chosen,
-                        "name": f"{name} {kind}",
-                        "peak": rates[name],
-                        "lr": rates[name],
-                        "weight_decay": decay,
-                    }
-                )
-    is_cuda = any(p.is_cuda for group in groups for p in group["params"])  # type: ignore[attr-defined]
-    return torch.optim.AdamW(groups, betas=config.betas, fused=is_cuda, foreach=not is_cuda)
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This process's share of a parameter."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """All of a parameter; every process must ask at the same time."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spatial_ttt.engine import compile_model
 from spatial_ttt.errors import ConfigError, SpatialTTTError
@@ -36,7 +36,7 @@ from spatial_ttt.train.checkpointing import (
     read_state,
 )
 from spatial_ttt.train.dataset import PackLoader, my_units
-from spatial_ttt.train.distributed import Processes, processes
+from spatial_ttt.train.distributed import Processes, local, processes, whole
 from spatial_ttt.train.flops import FlopCounter, peak_flops
 from spatial_ttt.train.logs import RunLog
 from spatial_ttt.train.lora import add_lora, merge_lora
@@ -47,14 +47,8 @@ from spatial_ttt.train.run_config import TrainConfig
 from spatial_ttt.train.samples import index_samples
 from spatial_ttt.train.schedule import annealed_window, cosine_scale
 from spatial_ttt.train.settings import to_plain
-from spatial_ttt.train.sharding import (
-    freeze,
-    local,
-    make_optimizer,
-    resolve_rates,
-    shard,
-    whole,
-)
+from spatial_ttt.train.sharded_adamw import ShardedAdamW, rate_groups
+from spatial_ttt.train.sharding import freeze, resolve_rates, shard
 from spatial_ttt.train.starting import count_parameters, export, resumed_model, start_model
 from spatial_ttt.train.validating import Validator
 
@@ -146,7 +140,7 @@ class Trainer:
 
     def _prepare(
         self, model: SpatialTTTForConditionalGeneration
-    ) -> tuple[PackedModel, torch.optim.AdamW]:
+    ) -> tuple[PackedModel, ShardedAdamW]:
         config = self.config
         rates = resolve_rates(model, config.optim.learning_rate, uses_lora=config.lora.rank > 0)
         if config.lora.rank:
@@ -162,7 +156,8 @@ class Trainer:
         if config.compile:
             compile_model(model)
         self._trains_vision = any(p.requires_grad for p in model.model.visual.parameters())
-        return packed, make_optimizer(packed, config.optim, rates)
+        groups = rate_groups(packed, config.optim, rates)
+        return packed, ShardedAdamW(groups, config.optim, self.group)
 
     def _start_averages(self) -> dict[str, Tensor]:
         if not self.config.optim.ema_decay:
@@ -288,24 +283,17 @@ class Trainer:
 
     def _update(self, sums: StepSums, scale: float) -> float:
         """Normalise, clip and apply the gradients; returns their norm before clipping."""
-        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         if not sums.targets:
             log.error("step %d has no target: its samples were all bad", self.progress.step + 1)
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.drop_gradients()
             return 0.0
-        with torch.no_grad():
-            shares = [local(p.grad) for p in trained if p.grad is not None]
-            torch._foreach_mul_(shares, 1.0 / sums.targets)
-        norm = float(whole(nn.utils.clip_grad_norm_(trained, self.config.optim.max_grad_norm)))
+        norm = self.optimizer.normalise(sums.targets)
         if not math.isfinite(sums.loss) or not math.isfinite(norm):
             raise SpatialTTTError(
                 f"step {self.progress.step + 1} has loss {sums.loss / sums.targets} and gradient norm {norm}; "
                 f"nothing of it was applied. Lower optim.learning_rate, or look at its samples, and --resume"
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * scale
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step(scale)
         self._average()
         return norm
 
