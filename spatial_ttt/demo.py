@@ -28,6 +28,8 @@ from spatial_ttt.video import Frame, open_source
 DEMO = SHIPPED / "demo"
 """`walk.mp4`, `examples.jsonl` (questions and truth) and `plan.svg`."""
 
+PAGE = Path(__file__).parent / "templates" / "demo.html"
+
 PICTURES = 12
 """Frames shown on the page."""
 
@@ -56,6 +58,14 @@ class DemoResult:
     def seconds_per_frame(self) -> float:
         """From file to memory, decoding included."""
         return self.watch_seconds / max(1, self.stats.num_frames)
+
+    def summary(self) -> str:
+        """One line of figures."""
+        mean = 100 * sum(a.score for a in self.answers) / max(1, len(self.answers))
+        return (
+            f"{len(self.answers)} questions, mean score {mean:.0f}; {self.stats.num_frames} frames at "
+            f"{1e3 * self.seconds_per_frame:.1f} ms each; state {self.stats.state_bytes:,} bytes"
+        )
 
 
 def run_demo(
@@ -95,13 +105,14 @@ def write_page(result: DemoResult, path: Path, folder: Path = DEMO) -> None:
     """One self-contained HTML page: frames, plan, questions, answers, truth."""
     plan = (folder / "plan.svg").read_text() if (folder / "plan.svg").is_file() else ""
     pictures = "".join(
-        f'<figure><img src="data:image/jpeg;base64,{_jpeg(frame)}"><figcaption>{frame.time:.1f} s</figcaption></figure>'
+        f'<figure><img alt="" src="data:image/jpeg;base64,{_jpeg(frame)}">'
+        f"<figcaption>{frame.time:.1f} s</figcaption></figure>"
         for frame in result.frames
     )
     rows = "".join(_row(answer) for answer in result.answers)
     stats = result.stats
     note = "" if result.is_trained else "<p><b>Random weights: no trained model ships yet.</b></p>"
-    page = _PAGE.format(
+    page = PAGE.read_text().format(
         note=note,
         model=html.escape(result.model_name),
         frames=stats.num_frames,
@@ -129,24 +140,8 @@ def _row(answer: Answered) -> str:
     options = "<br>".join(html.escape(option) for option in item.options)
     color = f"hsl({120 * answer.score:.0f} 60% 85%)"
     return (
-        f"<tr><td>{html.escape(item.question_type)}</td><td>{html.escape(item.question)}<br><small>{options}</small></td>"
+        f"<tr><td>{html.escape(item.question_type)}</td>"
+        f"<td>{html.escape(item.question)}<br><small>{options}</small></td>"
         f'<td style="background:{color};color:#111">{html.escape(answer.reply)}</td><td>{html.escape(item.answer)}</td>'
         f"<td>{100 * answer.score:.0f}</td></tr>"
     )
-
-
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>spatial-ttt demo</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>
-:root{{color-scheme:light dark}} body{{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}}
-.frames{{display:grid;grid-template-columns:repeat(auto-fill,minmax(10rem,1fr));gap:.5rem}}
-figure{{margin:0}} img{{width:100%;border-radius:.3rem}} figcaption{{font-size:.8rem;opacity:.7}}
-table{{border-collapse:collapse;width:100%}} td,th{{border-bottom:1px solid #8884;padding:.4rem;text-align:left;vertical-align:top}}
-svg{{max-width:100%;height:auto;background:#fff}}</style>
-<h1>A walk through a home it has never seen</h1>{note}
-<p>Model <b>{model}</b> watched {frames} frames ({seconds:.1f} s) at {per_frame:.1f} ms per frame; its whole memory is
-{state:,} bytes, of which {ttt:,} never grow. Mean score of the answers below: <b>{mean:.0f}</b> of 100.</p>
-<div class="frames">{pictures}</div>
-<h2>Seen from above (the truth)</h2>{plan}
-<h2>Questions</h2><table><tr><th>type</th><th>question</th><th>answer</th><th>truth</th><th>score</th></tr>{rows}</table>
-</html>
-"""

@@ -11,6 +11,7 @@ import torch
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.files import read_json
 from spatial_ttt.loading import SHIPPED, SMALL_SIZE
+from spatial_ttt.model.bounded_cache import bytes_of_policy, policy_within
 from spatial_ttt.model.budget import StateBudget, state_budget
 from spatial_ttt.model.configuration import SpatialTTTConfig
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
@@ -18,6 +19,8 @@ from spatial_ttt.presets import PRESETS, preset
 from spatial_ttt.processor import PAPER_SIZE, PROCESSOR_FILE
 
 EXAMPLE_TOKENS = (10_000, 100_000, 1_000_000)
+EXAMPLE_ANCHOR_BYTES = 256 << 20
+"""What `--anchor-bytes` is shown for."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,22 @@ class Report:
             lines.append(f"bytes of a session, frames of {height}x{width} pixels, {dtype}")
             lines += [f"  {k:20s} {v:>15,}" for k, v in asdict(budget).items()]
             lines += [f"  after {n:>9,} tokens {budget.total(n):>14,}" for n in EXAMPLE_TOKENS]
+            lines += self._bounded_lines(dtype, budget)
         return "\n".join(lines)
+
+    def _bounded_lines(self, dtype: str, budget: StateBudget) -> list[str]:
+        """The bounded modes: bytes for ever, and how many tokens the anchors keep of them."""
+        lines = []
+        for bits in (16, 8):
+            policy = policy_within(
+                EXAMPLE_ANCHOR_BYTES, self.config, getattr(torch, dtype), bits=bits
+            )
+            held = bytes_of_policy(policy, self.config, getattr(torch, dtype))
+            lines.append(
+                f"  --anchor-bytes {EXAMPLE_ANCHOR_BYTES} --anchor-bits {bits}: {budget.fixed + held:,} for ever, "
+                f"the anchors keep {policy.max_tokens:,} tokens"
+            )
+        return lines
 
 
 def inspect_model(source: Path | None, size: tuple[int, int] | None) -> Report:

@@ -15,8 +15,16 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from spatial_ttt.generate import Decoding
 from spatial_ttt.loading import LoadedModel
+from spatial_ttt.model.bounded_cache import AnchorPolicy, policy_within
 from spatial_ttt.session import StreamingSession
 from spatial_ttt.video import Frame, open_source
+
+
+def anchor_policy(loaded: LoadedModel, budget_bytes: int | None, bits: int) -> AnchorPolicy | None:
+    """What the anchors keep within a byte budget; None keeps everything."""
+    if budget_bytes is None:
+        return None
+    return policy_within(budget_bytes, loaded.model.config, loaded.model.dtype, bits=bits)
 
 
 @dataclass
@@ -53,10 +61,15 @@ class Viewer:
 
 
 def watch_source(
-    loaded: LoadedModel, spec: Any, *, fps: float | None = None, num_frames: int | None = None
+    loaded: LoadedModel,
+    spec: Any,
+    *,
+    fps: float | None = None,
+    num_frames: int | None = None,
+    anchors: AnchorPolicy | None = None,
 ) -> Viewer:
     """Watch a source to its end, with a progress line on a terminal's stderr."""
-    viewer = Viewer(StreamingSession(loaded.model, loaded.processor), 0.0)
+    viewer = Viewer(StreamingSession(loaded.model, loaded.processor, anchors=anchors), 0.0)
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with (
@@ -92,12 +105,13 @@ def watch_live(
     fps: float,
     decoding: Decoding,
     say: Callable[[Iterator[str]], None],
+    anchors: AnchorPolicy | None = None,
 ) -> None:
     """Watch until the source or the input ends; questions typed on stdin are answered at once."""
     questions: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read_questions, args=(questions,), daemon=True).start()
     with (
-        StreamingSession(loaded.model, loaded.processor) as session,
+        StreamingSession(loaded.model, loaded.processor, anchors=anchors) as session,
         open_source(spec, fps=fps) as source,
     ):
         line = _StatusLine(session)

@@ -20,6 +20,10 @@ Precision = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16
 Size = Annotated[str | None, typer.Option(help="Resize frames to HEIGHTxWIDTH pixels.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per answer.")]
 MaxTokens = Annotated[int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")]
+AnchorBytes = Annotated[
+    int | None, typer.Option(help="Keep at most so many bytes of keys and values (default: all).")
+]
+AnchorBits = Annotated[int, typer.Option(help="16, or 8 to quantise bounded keys and values.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy; above, answers are sampled.")]
 
 
@@ -46,6 +50,8 @@ def ask(
     temperature: Temperature = 0.0,
     top_p: Annotated[float, typer.Option(help="Sample from the likeliest share.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+    anchor_bytes: AnchorBytes = None,
+    anchor_bits: AnchorBits = 16,
     as_json: AsJson = False,
     profile: Annotated[bool, typer.Option(help="Print where the time went.")] = False,
 ) -> None:
@@ -61,7 +67,8 @@ def ask(
     )
     loaded = open_for_use(model, device, dtype, size)
     fps = 2.0 if fps is None and frames is None else fps
-    viewer = viewing.watch_source(loaded, video, fps=fps, num_frames=frames)
+    anchors = viewing.anchor_policy(loaded, anchor_bytes, anchor_bits)
+    viewer = viewing.watch_source(loaded, video, fps=fps, num_frames=frames, anchors=anchors)
     for question in questions:
         pieces = viewer.session.ask(question, decoding)
         if as_json:
@@ -83,6 +90,8 @@ def watch(
     device: Device = "auto",
     dtype: Precision = "auto",
     max_new_tokens: MaxTokens = 128,
+    anchor_bytes: AnchorBytes = None,
+    anchor_bits: AnchorBits = 16,
 ) -> None:
     """Watch a live stream; type a question at any moment, an empty line or Ctrl-D ends.
 
@@ -93,9 +102,9 @@ def watch(
     from spatial_ttt.generate import Decoding
 
     loaded = open_for_use(model, device, dtype, size)
-    viewing.watch_live(
-        loaded, source, fps=fps, decoding=Decoding(max_new_tokens=max_new_tokens), say=_stream
-    )
+    anchors = viewing.anchor_policy(loaded, anchor_bytes, anchor_bits)
+    decoding = Decoding(max_new_tokens=max_new_tokens)
+    viewing.watch_live(loaded, source, fps=fps, decoding=decoding, say=_stream, anchors=anchors)
 
 
 def inspect(

@@ -31,18 +31,12 @@ def demo(
     loaded = open_model(model, device=device)
 
     def show(answer: demonstration.Answered) -> None:
-        question = answer.item.question.splitlines()[0]
-        typer.echo(f"{answer.item.question_type:28s} {question[:90]}")
-        typer.echo(
-            f"{'':28s} answer {answer.reply!r}, truth {answer.item.answer!r}, score {100 * answer.score:.0f}"
-        )
+        item = answer.item
+        typer.echo(f"{item.question_type:28s} {item.question.splitlines()[0][:90]}")
+        score = f"{100 * answer.score:.0f}"
+        typer.echo(f"{'':28s} answer {answer.reply!r}, truth {item.answer!r}, score {score}")
 
     result = demonstration.run_demo(loaded, on_answer=show)
     out.parent.mkdir(parents=True, exist_ok=True)
     demonstration.write_page(result, out)
-    stats, count = result.stats, len(result.answers)
-    mean = 100 * sum(a.score for a in result.answers) / max(1, count)
-    typer.echo(
-        f"{count} questions, mean score {mean:.0f}; {stats.num_frames} frames at {1e3 * result.seconds_per_frame:.1f} ms "
-        f"each; state {stats.state_bytes:,} bytes; page {out}"
-    )
+    typer.echo(f"{result.summary()}; page {out}")

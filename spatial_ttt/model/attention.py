@@ -86,7 +86,10 @@ def attend_past(
     branches: int = 1,
     implementation: str = "sdpa",
 ) -> Tensor:
-    """Attention of L new tokens to all `past` segments and, causally, to their `own` keys and values."""
+    """Attention of L new tokens to all `past` segments and, causally, to the last keys of `own`.
+
+    `own` ends with the new tokens' keys and values; earlier ones may stand before them.
+    """
     if q.shape[2] and implementation == "sdpa" and branches == 1 and fused_attention.applies(q):
         return fused_attention.segment_attention(q, past, *own)
     keys, values = zip(*past, own, strict=True)

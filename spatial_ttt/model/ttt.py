@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model import fast_weights as fw
+from spatial_ttt.model import fused_attention
 from spatial_ttt.model.attention import attend, attend_past, keep_window, last
 from spatial_ttt.model.bounded_cache import BoundedCache, attend_bounded
 from spatial_ttt.model.configuration import TTTConfig, state_dtype
@@ -90,8 +91,12 @@ class Attention(nn.Module):
                 )
             out, kept = attend_bounded(q, k, v, cache, attend)
             return self.o_proj(out.transpose(1, 2).flatten(2)), kept
-        out = attend(q, cache.segments if cache is not None else (), (k, v))
-        return self.o_proj(out.transpose(1, 2).flatten(2)), append(cache, k, v)
+        past = cache.segments if cache is not None else ()
+        kept = append(cache, k, v)
+        if len(kept.segments) == 1 and not fused_attention.applies(q):
+            past, k, v = (), *kept.segments[0]  # one buffer holds all keys: attend to it as it lies
+        out = attend(q, past, (k, v))
+        return self.o_proj(out.transpose(1, 2).flatten(2)), kept
 
 
 class TTTAttention(Attention):
