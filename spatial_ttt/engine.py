@@ -45,7 +45,9 @@ def compile_model(model: SpatialTTTForConditionalGeneration) -> None:
         compiled = torch.compile(getattr(owner, name), dynamic=True)
         for module in model.decoder.modules():
             # A TTT layer's projection holds its own q, k, v: only anchors need theirs compiled.
-            if isinstance(module, owner) and not (name == "qkv" and isinstance(module, TTTAttention)):
+            if isinstance(module, owner) and not (
+                name == "qkv" and isinstance(module, TTTAttention)
+            ):
                 module.__dict__[name] = MethodType(compiled, module)
     for layer in model.decoder.layers:
         norm = cast(DecoderLayer, layer).input_layernorm

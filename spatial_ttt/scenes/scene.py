@@ -104,7 +104,9 @@ class Scene:
     openings: tuple[Opening, ...] = ()
     room_size: float | None = None  # m2, floor area of all rooms; None if unknown
     room_center: Array | None = None  # [3] m
-    object_counts: dict[str, int] = field(default_factory=dict)  # every countable instance, boxed or not
+    object_counts: dict[str, int] = field(
+        default_factory=dict
+    )  # every countable instance, boxed or not
 
 
 @dataclass(frozen=True, slots=True)
