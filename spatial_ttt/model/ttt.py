@@ -92,11 +92,14 @@ class Attention(nn.Module):
             out, kept = attend_bounded(q, k, v, cache, attend)
             return self.o_proj(out.transpose(1, 2).flatten(2)), kept
         past = cache.segments if cache is not None else ()
-        kept = append(cache, k, v)
-        if len(kept.segments) == 1 and not fused_attention.applies(q):
-            past, k, v = (), *kept.segments[0]  # one buffer holds all keys: attend to it as it lies
+        grown = append(cache, k, v)
+        if len(grown.segments) == 1 and not fused_attention.applies(q):
+            past, k, v = (
+                (),
+                *grown.segments[0],
+            )  # one buffer holds all keys: attend to it as it lies
         out = attend(q, past, (k, v))
-        return self.o_proj(out.transpose(1, 2).flatten(2)), kept
+        return self.o_proj(out.transpose(1, 2).flatten(2)), grown
 
 
 class TTTAttention(Attention):
