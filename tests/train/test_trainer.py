@@ -98,7 +98,7 @@ def test_eight_samples_are_learned_by_heart(data, tmp_path):
     recipe = toy.recipe(
         data,
         tmp_path / "heart",
-        max_steps=150,
+        max_steps=45,
         data={"max_samples": 8, "max_tokens": 2000, "packs_per_step": 1},
         optim={"learning_rate": {"base": 6e-3, "ttt": 6e-3}, "warmup_steps": 5},
         log_every=10,
@@ -111,7 +111,7 @@ def test_eight_samples_are_learned_by_heart(data, tmp_path):
     for number, answer in enumerate(toy.ANSWERS):
         session = StreamingSession(loaded.model, loaded.processor)
         session.observe(open_source(data / f"clip-{number}.mp4"))
-        assert "".join(session.ask(f"What is number {number}?")) == answer
+        assert "".join(session.ask(toy.QUESTION)) == answer
 
 
 def test_sigterm_saves_and_the_run_goes_on(data, tmp_path):
@@ -132,7 +132,9 @@ def test_sigterm_saves_and_the_run_goes_on(data, tmp_path):
     state = json.loads((saved[0] / "state.json").read_text())
     assert state["progress"]["step"] == len(before) and not (metrics.parent / "model").exists()
     with pytest.raises(ConfigError, match="max_steps: 100000 there, 5 now"):
-        train(toy.recipe(data, tmp_path / "stopped", max_steps=5, save_every=100_000), 1, resume=True)
+        train(
+            toy.recipe(data, tmp_path / "stopped", max_steps=5, save_every=100_000), 1, resume=True
+        )
     with pytest.raises(ConfigError, match="go on with --resume"):
         train(recipe, 1)
 

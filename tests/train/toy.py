@@ -15,6 +15,7 @@ from spatial_ttt.video.writing import write_mp4
 
 HEIGHT, WIDTH = 32, 64
 FPS = 2.0
+QUESTION = "What is shown here?"
 ANSWERS = ("3", "B", "1.5", "chair", "left", "12", "A", "4.0")
 
 
@@ -36,7 +37,7 @@ def sample(number: int, video: str, answer: str, **more: Any) -> dict[str, Any]:
         "id": f"toy-{number}",
         "video": video,
         "conversations": [
-            {"from": "human", "value": f"<video>\nWhat is number {number}?"},
+            {"from": "human", "value": f"<video>\n{QUESTION}"},
             {"from": "gpt", "value": answer},
         ],
         "question_type": "object_counting",

@@ -1,0 +1,183 @@
+"""The loss of a pack: equal to the model's own, to Qwen3-VL's at the start, to that of each sample alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+from spatial_ttt.data_format import Sample, Turn
+from spatial_ttt.testing.small import small_model, small_processor
+from spatial_ttt.train.dataset import LoadedSample, load_sample
+from spatial_ttt.train.packed import PackedModel, make_rows
+from spatial_ttt.train.run_config import DataConfig, FramesConfig
+from tests.train import toy
+
+SHAPES = ((4, "3"), (8, "chair, table and lamp"), (2, "B"), (8, "7"))
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory) -> list[LoadedSample]:
+    """Four clips of three lengths (two alike, so they share rows), and one of text alone."""
+    folder = tmp_path_factory.mktemp("packed")
+    config = DataConfig(files=("unused",), frames=FramesConfig(most=8))
+    loaded = []
+    for number, (frames, answer) in enumerate(SHAPES):
+        toy.write_clip(folder / f"{number}.mp4", number, frames)
+        turns = (Turn("human", f"<video>\nQuestion {number}?"), Turn("gpt", answer))
+        sample = Sample(turns=turns, videos=(f"{number}.mp4",))
+        loaded.append(load_sample(sample, folder, config, small_processor()))
+    words = Sample(turns=(Turn("human", "Two and two?"), Turn("gpt", "4")))
+    return [*loaded, load_sample(words, Path(), config, small_processor())]
+
+
+def packed_model(checkpointed: int = 0, **ttt) -> PackedModel:
+    model = small_model(**({"chunk_size": 16, "window_size": 16} | ttt))
+    return PackedModel(model.double().train(), small_processor(), checkpointed)
+
+
+def gradients(packed: PackedModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    packed.zero_grad()
+    loss.backward()
+    return {
+        name: p.grad.clone() for name, p in packed.model.named_parameters() if p.grad is not None
+    }
+
+
+def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        scale = max(1e-6, float(value.abs().max()))
+        assert float((found[name] - value).abs().max()) <= 1e-8 * scale, name
+
+
+def test_packed_equals_unpacked(samples):
+    packed = packed_model()
+    assert sorted(len(row.samples) for row in make_rows(samples, torch.device("cpu"))) == [
+        1,
+        1,
+        1,
+        2,
+    ]
+    together = packed(samples)
+    found = gradients(packed, together.loss)
+    alone = [packed([sample]) for sample in samples]
+    separate = sum(a.loss.detach() for a in alone)
+    assert float(together.loss.detach()) == pytest.approx(float(separate), rel=1e-12)
+    assert torch.equal(together.counts, sum(a.counts for a in alone))
+    assert together.counts[0] == sum(s.encoded.num_targets for s in samples)
+    assert_equal(found, gradients(packed, sum(a.loss for a in alone)))
+
+
+def arguments(sample: LoadedSample) -> dict[str, torch.Tensor]:
+    """The same sample for a Hugging Face forward."""
+    processor = small_processor()
+    ids = torch.tensor([sample.encoded.ids])
+    target = torch.tensor([sample.encoded.is_target])
+    patches, grid = processor.patches(sample.frames[0])
+    return {
+        "input_ids": ids,
+        "labels": ids.masked_fill(~target, -100),
+        "pixel_values_videos": patches.flatten(0, 1),
+        "video_grid_thw": torch.tensor([[patches.shape[0], *grid]]),
+    }
+
+
+def test_the_loss_is_the_models_own(samples):
+    packed = packed_model()
+    for sample in samples[:-1]:
+        given = arguments(sample) | {"num_items_in_batch": 1}
+        given["pixel_values_videos"] = given["pixel_values_videos"].double()
+        expected = packed.model(**given).loss.detach()
+        assert float(packed([sample]).loss.detach()) == pytest.approx(float(expected), rel=1e-6)
+
+
+def close_gates(model) -> None:
+    with torch.no_grad():
+        for layer in model.decoder.layers:
+            gate = getattr(layer.self_attn, "ttt_scale_proj", None)
+            if gate is not None:
+                gate.weight.zero_()
+                gate.bias.zero_()
+
+
+@pytest.mark.parametrize("window", [4096, 16])
+def test_the_first_step_is_full_attentions(samples, window):
+    """Gate zero and a window over everything: transformers' Qwen3-VL; a small window is not."""
+    ours = small_model(chunk_size=16, window_size=window)
+    close_gates(ours)
+    values = ours.config.to_dict()
+    keep = ("text_config", "vision_config", "image_token_id", "video_token_id", "vision_start_token_id",
+            "vision_end_token_id", "tie_word_embeddings")  # fmt: skip
+    theirs = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**{k: values[k] for k in keep})).eval()
+    own = ours.state_dict()
+    theirs.load_state_dict({k: own[k] for k in theirs.state_dict()}, strict=True)
+    packed = PackedModel(ours.train(), small_processor(), 0)
+    expected = 0.0
+    for sample in samples[:-1]:
+        given = arguments(sample)
+        labels = given.pop("labels")
+        kinds = 2 * (given["input_ids"] == values["video_token_id"]).long()
+        logits = theirs(**given, mm_token_type_ids=kinds).logits
+        expected += F.cross_entropy(
+            logits[0, :-1], labels[0, 1:], ignore_index=-100, reduction="sum"
+        )
+    found = packed(samples[:-1]).loss
+    if window == 16:
+        assert abs(float((found - expected).detach())) > 1e-3 * float(expected.detach())
+        return
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+    expected.backward()
+    base = {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}
+    mine = gradients(packed, found)
+    for name, value in base.items():
+        scale = max(1e-4, float(value.abs().max()))
+        assert float((mine[name] - value).abs().max()) <= 2e-4 * scale, name
+    gates = [v for n, v in mine.items() if "ttt_scale_proj" in n]
+    assert gates and all(v.abs().max() > 0 for v in gates), "a closed gate must be able to open"
+
+
+@pytest.mark.parametrize("checkpointed", [2, 4])
+def test_activation_checkpointing_changes_nothing(samples, checkpointed):
+    plain = packed_model()
+    other = packed_model(checkpointed)
+    expected = gradients(plain, plain(samples).loss)
+    assert_equal(gradients(other, other(samples).loss), expected)
+
+
+def test_an_empty_pack_gives_every_parameter_a_gradient_of_zero():
+    packed = packed_model()
+    packed.touch_all = True
+    out = packed([])
+    assert float(out.loss.detach()) == 0.0 and not out.counts.any()
+    found = gradients(packed, out.loss)
+    assert set(found) == {name for name, _ in packed.model.named_parameters()}
+    assert all(not value.any() for value in found.values())
+
+
+def test_touching_changes_no_gradient(samples):
+    packed = packed_model()
+    expected = gradients(packed, packed(samples).loss)
+    packed.touch_all = True
+    found = gradients(packed, packed(samples).loss)
+    assert_equal({name: found[name] for name in expected}, expected)
+
+
+def test_many_targets_are_scored_in_pieces(samples, monkeypatch):
+    packed = packed_model()
+    whole = packed(samples)
+    expected = gradients(packed, whole.loss)
+    monkeypatch.setattr("spatial_ttt.train.packed.LOGIT_ROWS", 3)
+    pieces = packed(samples)
+    assert torch.equal(pieces.counts, whole.counts)
+    assert_equal(gradients(packed, pieces.loss), expected)
+
+
+def test_a_frozen_tower_keeps_no_graph(samples):
+    packed = packed_model()
+    packed.model.model.visual.requires_grad_(False)
+    found = gradients(packed, packed(samples).loss)
+    assert not any("visual" in name for name in found) and found
