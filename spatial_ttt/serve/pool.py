@@ -189,7 +189,8 @@ class SessionPool:
             saved_id=record.next_id - 1,
             file=None,
         )
-        await self._write(kept, state)
+        # What people keep must not take the room that open sessions need to be saved in.
+        await self._write(kept, state, self.state_bytes())
         self.snapshots[kept.session_id] = kept
         return kept
 
@@ -255,10 +256,10 @@ class SessionPool:
             self._retry_at[hosted.record.session_id] = time.monotonic() + _RETRY_S
             raise
 
-    async def _write(self, record: SessionRecord, state: StreamState) -> None:
+    async def _write(self, record: SessionRecord, state: StreamState, spare: int = 0) -> None:
         try:
             with self.metrics.save_seconds.time():
-                await self._on_disk(self.store.save, record, state)
+                await self._on_disk(self.store.save, record, state, spare)
         except CheckpointError:
             self.metrics.saves.labels("failed").inc()
             raise

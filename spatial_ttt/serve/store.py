@@ -95,16 +95,16 @@ class SnapshotStore:
             ):
                 path.unlink(missing_ok=True)
 
-    def save(self, record: SessionRecord, state: StreamState) -> None:
+    def save(self, record: SessionRecord, state: StreamState, spare: int = 0) -> None:
         """Write a session; on failure raises CheckpointError and what was there before stays.
 
-        Fills in the record's `file`.
+        Fills in the record's `file`. `spare` bytes of the folder's budget are left to others.
         """
         older = record.file
         with self._lock:
             used = self.used_bytes()
         wanted = state.decoder.num_bytes
-        if used + wanted > self.max_bytes:
+        if used + wanted + spare > self.max_bytes:
             raise CheckpointError(
                 f"the snapshot of about {wanted} bytes does not fit: {used} of {self.max_bytes} bytes are used; "
                 f"delete snapshots, or raise --max-snapshot-bytes"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -117,3 +121,35 @@ def tokens_file(folder: Path) -> Path:
 def as_owner(token: str) -> dict[str, str]:
     """Headers of an owner."""
     return {"authorization": f"Bearer {token}"}
+
+
+@contextmanager
+def live(folder: Path, **changes: Any) -> Iterator[Any]:
+    """A server on a real port, in a thread of this process; has `.url` and `.service`."""
+    app = create_app(loaded(), settings(folder, **changes))
+    config = uvicorn.Config(
+        app, port=0, log_level="error", ws="websockets-sansio", ws_per_message_deflate=False,
+        timeout_graceful_shutdown=2,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield SimpleNamespace(url=f"http://127.0.0.1:{port}", port=port, service=app.state.service)
+    finally:
+        server.should_exit = True
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+
+
+def wait_for(ready: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """Poll until `ready()` is true; its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := ready()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+    return value

@@ -1,0 +1,310 @@
+"""What goes wrong in the field, with real processes, sockets, files and limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from spatial_ttt.generate import Decoding
+from spatial_ttt.serve.client import Server
+from tests.serve.parts import (
+    ask,
+    live,
+    loaded,
+    offline,
+    opened,
+    pixels,
+    push,
+    running,
+    wait_for,
+    wire,
+)
+
+SHORT = Decoding(max_new_tokens=12)
+HANDSHAKE = (
+    "GET /v1/sessions/{session}/stream HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+    "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    "Sec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def expected(count):
+    return "".join(offline(count).ask("How many?", SHORT))
+
+
+def masked(payload, opcode=2):
+    """A WebSocket frame as a client sends it, with a mask of zeros."""
+    size = len(payload)
+    head = bytes([0x80 | opcode])
+    head += bytes([0x80 | 126]) + size.to_bytes(2, "big") if size < 65536 else (
+        bytes([0x80 | 127]) + size.to_bytes(8, "big"))  # fmt: skip
+    return head + bytes(4) + payload
+
+
+@contextmanager
+def raw_socket(server, session):
+    """A WebSocket spoken by hand, past its handshake."""
+    line = socket.create_connection(("127.0.0.1", server.port))
+    try:
+        line.sendall(HANDSHAKE.format(session=session, port=server.port).encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += line.recv(4096)
+        assert b" 101 " in answer
+        yield line
+    finally:
+        line.close()
+
+
+# --- Clients ---------------------------------------------------------------------------------------
+
+
+def test_a_client_that_dies_in_the_middle_of_a_frame_changes_nothing(tmp_path):
+    with live(tmp_path) as server, Server(server.url) as client:
+        session = client.open()
+        with raw_socket(server, session.session_id) as line:
+            for index in range(3):
+                line.sendall(masked(wire(index)))
+            line.sendall(masked(wire(3))[:700])  # half of frame 3
+            wait_for(lambda: session.stats()["next"] == 3)
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")  # RST
+        wait_for(lambda: server.service.pool.open[session.session_id].connections == 0)
+        assert session.stats()["next"] == 3
+        assert session.answer("How many?", max_new_tokens=12)["answer"] == expected(3)
+        with session.stream(quality=None) as frames:
+            for index in range(3, 6):
+                frames.send(pixels(index), index / 2)
+        assert session.answer("How many?", max_new_tokens=12)["answer"] == expected(6)
+
+
+def test_a_slow_reader_is_dropped_and_slows_nobody_else(tmp_path):
+    with live(tmp_path, limits={"send_timeout_s": 1.0}) as server, Server(server.url) as client:
+        slow, quick = client.open("slow"), client.open("quick")
+        with raw_socket(server, slow.session_id) as line:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.settimeout(0.2)
+            ping = masked(json.dumps({"type": "dance", "ref": "x" * 80}).encode() + b" " * 100, 1)
+            hosted = server.service.pool.open[slow.session_id]
+            deadline = time.monotonic() + 30
+            while hosted.connections:  # fills both sides' buffers with answers it never reads
+                assert time.monotonic() < deadline
+                try:
+                    line.sendall(ping * 200)
+                except (TimeoutError, OSError):
+                    continue
+            started = time.monotonic()
+            with quick.stream(quality=None) as frames:
+                for index in range(6):
+                    frames.send(pixels(index), index / 2)
+            assert time.monotonic() - started < 10
+        assert quick.answer("How many?", max_new_tokens=12)["answer"] == expected(6)
+        assert slow.stats()["state"] == "open"
+
+
+def test_a_reader_who_leaves_in_the_middle_of_an_answer_frees_its_fork(tmp_path):
+    with live(tmp_path) as server, Server(server.url) as client:
+        session = client.open()
+        with session.stream(quality=None) as frames:
+            for index in range(4):
+                frames.send(pixels(index), index / 2)
+        for _ in range(3):
+            pieces = session.ask("Tell me everything.", max_new_tokens=500)
+            next(pieces)
+            pieces.close()
+        wait_for(lambda: server.service.steps.waiting == 0)
+        assert session.answer("How many?", max_new_tokens=12)["answer"] == expected(4)
+
+
+# --- The disk --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def files_no_larger_than(size):
+    """The kernel refuses to write beyond `size` bytes of a file, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_costs_a_snapshot_and_nothing_else(tmp_path):
+    folder = tmp_path / "sessions"
+    with running(tmp_path) as client:
+        session = opened(client)
+        push(client, session, 0, 1, 2)
+        assert client.post(f"/v1/sessions/{session}/save").json()["saved"] == 2
+        before = sorted(p.name for p in folder.iterdir())
+        push(client, session, 3, 4)
+        with files_no_larger_than(20_000):
+            answer = client.post(f"/v1/sessions/{session}/save")
+            assert answer.status_code == 409
+            assert "cannot write the snapshot" in answer.json()["error"]["message"]
+            assert client.post(f"/v1/sessions/{session}/snapshots", json={}).status_code == 409
+        assert (
+            sorted(p.name for p in folder.iterdir()) == before
+        )  # the old one is whole, nothing is left
+        shown = client.get(f"/v1/sessions/{session}").json()
+        assert (shown["saved"], shown["seen"]) == (2, 4)
+        assert "cannot write" in shown["warning"]
+        (ack,) = push(client, session, 5)
+        assert (ack["seen"], ack["saved"]) == (5, 2)  # the client knows what is safe
+        assert ask(client, session)["answer"] == expected(6)
+        shown = client.post(f"/v1/sessions/{session}/save").json()  # there is room again
+        assert (shown["saved"], shown["warning"]) == (5, None)
+
+
+def test_a_session_that_cannot_be_saved_is_not_put_to_sleep(tmp_path):
+    with running(tmp_path, idle_s=0.1, snapshot_s=0.1) as client:
+        with files_no_larger_than(20_000):
+            session = opened(client)
+            push(client, session, 0, 1)
+            wait_for(lambda: client.get(f"/v1/sessions/{session}").json()["warning"])
+            time.sleep(0.3)
+            assert client.get(f"/v1/sessions/{session}").json()["state"] == "open"
+        assert ask(client, session)["answer"] == expected(2)
+
+
+def test_a_snapshot_budget_is_kept_and_leaves_room_to_save_what_is_open(tmp_path):
+    with running(tmp_path, max_snapshot_bytes=200_000) as client:
+        session = opened(client)
+        push(client, session, 0, 1)
+        answers = [
+            client.post(f"/v1/sessions/{session}/snapshots", json={}).status_code for _ in range(4)
+        ]
+        assert answers == [201, 201, 409, 409]
+    with running(tmp_path, max_snapshot_bytes=200_000) as client:
+        assert client.get(f"/v1/sessions/{session}").json()["saved"] == 1
+
+
+def test_damaged_and_half_written_files_hurt_no_other_session(tmp_path):
+    folder = tmp_path / "sessions"
+    with running(tmp_path) as client:
+        good, bad, worse = (opened(client) for _ in range(3))
+        for session in (good, bad, worse):
+            push(client, session, 0, 1, 2)
+    (state,) = folder.glob(f"{bad}.*.safetensors")
+    content = bytearray(state.read_bytes())
+    content[-100] ^= 1
+    state.write_bytes(content)
+    (folder / f"{worse}.json").write_text('{"format": 1')
+    leftover = folder / f"{good}.00000000.safetensors"
+    leftover.write_bytes(b"half of it")
+    (folder / f".{good}.json.abc.tmp").write_bytes(b"half of it")
+    with running(tmp_path) as client:
+        assert not leftover.exists()  # no record names it: a kill left it behind
+        assert {s["id"] for s in client.get("/v1/sessions").json()} == {good, bad}
+        assert ask(client, good)["answer"] == expected(3)
+        answer = client.post(f"/v1/sessions/{bad}/ask", json={"question": "?"})
+        assert answer.status_code == 409
+        assert "damaged" in answer.json()["error"]["message"]
+        assert client.service.pool.ledger.of(bad) == 0
+        assert len(list(folder.glob(f"{worse}.*"))) == 2  # left for a person to look at
+
+
+# --- The server ------------------------------------------------------------------------------------
+
+
+class Process:
+    """`spatial-ttt serve` as a process of its own."""
+
+    def __init__(self, model, folder, port=0):
+        command = [
+            sys.executable, "-m", "spatial_ttt", "serve", "--model", str(model), "--port", str(port),
+            "--snapshot-dir", str(folder), "--snapshot-seconds", "1e6", "--decoders", "1",
+        ]  # fmt: skip
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+        self.url = f"http://127.0.0.1:{port}"
+        with Server(self.url) as client:
+            wait_for(lambda: self._is_up(client), 60)
+
+    def _is_up(self, client):
+        assert self.process.poll() is None, self.process.stderr.read()
+        try:
+            return client.call("GET", "/healthz")
+        except Exception:
+            return None
+
+    def end(self, how):
+        self.process.send_signal(how)
+        self.process.wait(timeout=30)
+        self.process.stderr.close()
+        return self.process.returncode
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """The small model as a folder."""
+    folder = tmp_path_factory.mktemp("model")
+    loaded().model.save_pretrained(str(folder))
+    loaded().processor.save_pretrained(folder)
+    return folder
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_killed_server_loses_what_was_not_saved_and_the_client_knows_which(tmp_path, checkpoint):
+    """SIGKILL in the middle of a slot, twice: with a buffer nothing is lost, without one it is told what."""
+    port, folder = free_port(), tmp_path / "sessions"
+    server = Process(checkpoint, folder, port)
+    client = Server(server.url)
+    careful, careless = client.open("careful"), client.open("careless")
+    one = careful.stream(quality=None, give_up_s=60)
+    two = careless.stream(quality=None, give_up_s=60, buffer_bytes=1, frames_ahead=1)
+    for frames in (one, two):
+        for index in range(5):
+            frames.send(pixels(index), index / 2)
+        frames.flush(saved=True)
+        for index in range(5, 10):  # 4 | 5 6 | 7 8 | 9: killed within a slot
+            frames.send(pixels(index), index / 2)
+        frames.flush()
+        assert (frames.seen, frames.saved) == (9, 4)
+    server.end(signal.SIGKILL)
+    server = Process(checkpoint, folder, port)
+    try:
+        for frames in (one, two):
+            for index in range(10, 13):
+                frames.send(pixels(index), index / 2)
+            frames.close()
+        assert (one.lost, two.lost) == ([], [(5, 8)])  # only the newest frame was still at hand
+        assert careful.answer("How many?", max_new_tokens=12)["answer"] == expected(13)
+        shown = careless.stats()
+        assert (shown["num_frames"], shown["skipped"], shown["next"]) == (9, 4, 13)
+    finally:
+        code = server.end(signal.SIGTERM)
+    assert code in (0, -signal.SIGTERM)
+    # A server that was asked to stop saves every open session, also those nobody saved by hand.
+    server = Process(checkpoint, folder, port)
+    try:
+        shown = careful.stats()
+        assert (shown["state"], shown["saved"]) == ("asleep", 12)
+        with careful.stream(quality=None) as frames:
+            frames.send(pixels(13), 6.5)
+        assert careful.answer("How many?", max_new_tokens=12)["answer"] == expected(14)
+    finally:
+        server.end(signal.SIGTERM)
+        client.close()
+
+
+def test_two_servers_never_share_a_folder(tmp_path):
+    from spatial_ttt.errors import ConfigError
+
+    with running(tmp_path), pytest.raises(ConfigError, match="another server"), running(tmp_path):
+        pass
+    with running(tmp_path):
+        pass
