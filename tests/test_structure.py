@@ -28,6 +28,12 @@ LAZY_COMMANDS = {
 
 BARE_CATCHES = {"scenes/renderer.py": "moderngl and its loader raise bare Exceptions"}
 
+LONG_FUNCTIONS = {
+    f"model.kernels.scan_triton.{name}": "a kernel's state lives in the registers of one function"
+    for name in ("forward", "backward")
+}
+"""Functions that may be longer than the rest, and why."""
+
 COVERED_ELSEWHERE = {
     "eval.benchmarks.media": "eval/benchmarks/test_benchmarks.py",
     "eval.benchmarks.mindcube": "eval/benchmarks/test_benchmarks.py",
@@ -217,14 +223,19 @@ def test_files_are_short(folder):
 
 @pytest.mark.parametrize("folder", folders())
 def test_functions_are_short(folder):
-    long = {
-        f"{name}.{node.name}": lines
+    long = {name: lines for name, lines in long_functions(folder) if name not in LONG_FUNCTIONS}
+    assert not long, f"more than {MAX_FUNCTION} lines: {long}"
+
+
+def long_functions(folder: str) -> list[tuple[str, int]]:
+    """(dotted name, lines) of functions that are longer than they should be."""
+    return [
+        (f"{name}.{node.name}", lines)
         for name in of_folder(folder)
         for node in ast.walk(tree(modules()[name]))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (lines := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION
-    }
-    assert not long, f"more than {MAX_FUNCTION} lines: {long}"
+    ]
 
 
 @cache
@@ -269,6 +280,7 @@ def test_every_module_has_a_test_file(folder):
 def test_exceptions_are_still_needed():
     for name, test in COVERED_ELSEWHERE.items():
         assert name.removesuffix(".*") in modules() and (TESTS / test).is_file(), f"{name}: {test}"
+    assert set(LONG_FUNCTIONS) <= {n for f in folders() for n, _ in long_functions(f)}
     for path in BARE_CATCHES:
         assert "except Exception" in (PACKAGE / path).read_text(), path
 

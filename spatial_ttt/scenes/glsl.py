@@ -163,23 +163,10 @@ void main() {{
 _PATTERN = "ab.x, ab.y, cd.x, cd.y, ef.x, ef.y, gh.x, gh.y, ij.x, ij.y, bk.y, emission"
 
 
-def shading_fragment(samples: int) -> str:
-    """Colour, object id and depth of a pixel of samples x samples samples.
-
-    A pixel whose samples all show one part is shaded once, in its middle; another takes the mean
-    colour of its samples, and the id and depth of the sample just past its middle. The choice is a
-    loop, not a branch: llvmpipe walks through both sides of a branch, but leaves a loop early.
-    """
+def _draw_sample() -> str:
+    """`draw`: the colour, depth and object id of the part that won a sample."""
     background = ", ".join(repr(c / 255) for c in BACKGROUND)
-    return f"""{_HEAD}{_MEET}{shade_glsl()}
-uniform sampler2D winners;
-flat in vec3 eye, right, down, forward;
-flat in int frame;
-layout(location = 0) out vec4 color_out;
-layout(location = 1) out int id_out;
-layout(location = 2) out float depth_out;
-const int SAMPLES = {samples};
-
+    return f"""
 vec3 draw(int number, vec2 sample_, out float depth, out int id) {{
     int part = max(number - 1, 0);
     uvec4 b0 = part_texel(part, 0), b1 = part_texel(part, 1), b2 = part_texel(part, 2);
@@ -207,7 +194,26 @@ vec3 draw(int number, vec2 sample_, out float depth, out int id) {{
     depth = nothing ? 0.0 : depth;
     return nothing ? vec3({background}) : color;
 }}
+"""
 
+
+def shading_fragment(samples: int) -> str:
+    """Colour, object id and depth of a pixel of samples x samples samples.
+
+    A pixel whose samples all show one part is shaded once, in its middle; another takes the mean
+    colour of its samples, and the id and depth of the sample just past its middle. The choice is a
+    loop, not a branch: llvmpipe walks through both sides of a branch, but leaves a loop early.
+    """
+    return f"""{_HEAD}{_MEET}{shade_glsl()}
+uniform sampler2D winners;
+flat in vec3 eye, right, down, forward;
+flat in int frame;
+layout(location = 0) out vec4 color_out;
+layout(location = 1) out int id_out;
+layout(location = 2) out float depth_out;
+const int SAMPLES = {samples};
+
+{_draw_sample()}
 int winner_at(ivec2 at) {{ return int(texelFetch(winners, at, 0).x); }}
 
 void main() {{
