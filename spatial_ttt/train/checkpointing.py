@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 
 from spatial_ttt import __version__
 from spatial_ttt.errors import CheckpointError, ConfigError
@@ -121,9 +122,10 @@ class TrainingState:
         """Fill everything from a checkpoint, whatever number of processes wrote it."""
         try:
             state_dict_loader.load(self.tensors(), checkpoint_id=str(folder))
-        except (RuntimeError, OSError, KeyError) as error:
+        except (CheckpointException, RuntimeError, OSError) as error:
+            reason = " ".join(str(error).split())
             raise CheckpointError(
-                f"{folder} cannot be read back: {error}; go on from an older checkpoint"
+                f"{folder} cannot be read back; remove it to go on from the one before it ({reason[-300:]})"
             ) from error
 
 

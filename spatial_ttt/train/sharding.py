@@ -80,3 +80,10 @@ def shard(packed: PackedModel, processes: Processes, precision: torch.dtype) -> 
             module.set_force_sum_reduction_for_comms(True)
             module.set_gradient_divide_factor(1.0)
     packed.touch_all = True  # so that every number of processes updates the same parameters
+
+
+def reshard(packed: PackedModel) -> None:
+    """Give gathered parameters back: a forward pass without a backward pass leaves some."""
+    for module in packed.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

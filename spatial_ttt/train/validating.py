@@ -13,6 +13,7 @@ from spatial_ttt.train.packed import PackedModel, PackSums
 from spatial_ttt.train.packing import StepPlan
 from spatial_ttt.train.run_config import TrainConfig
 from spatial_ttt.train.samples import index_samples
+from spatial_ttt.train.sharding import reshard
 
 
 class Validator:
@@ -47,6 +48,7 @@ class Validator:
                 sums += torch.cat((out.loss.double()[None], out.counts))
         finally:
             loader.close()
+            reshard(packed)
         loss, targets, hits, samples, exact = self._group.sum(sums).tolist()
         return {
             "val_loss": loss / max(targets, 1.0),

@@ -35,7 +35,8 @@ def test_the_words_are_a_sessions():
     assert encoded.is_target == [False] * len(expected) + [True, True]
     assert num_tokens(encoded.layout) == len(encoded.ids)
     kinds = [run.kind for run in encoded.layout]
-    assert kinds == [RunKind.TEXT, RunKind.SLOT, RunKind.TEXT, RunKind.SLOT, RunKind.TEXT, RunKind.END, RunKind.TEXT]  # fmt: skip
+    words, slot, end = RunKind.TEXT, RunKind.SLOT, RunKind.END
+    assert kinds == [words, slot, words, slot, words, end, words]
 
 
 def test_a_conversation_learns_every_answer_and_no_question():
