@@ -94,15 +94,18 @@ def generate(
     """Greedy answers [B, Q, max_new_tokens] of branches whose prompts end before `start` [B, Q].
 
     Branches are short, so each new token costs one more pass over them; nothing is written anywhere.
+    An answer must fit its branch up to the last token but one: past the end the last token repeats.
     """
     ids = ids.clone()
     answer = []
     length = ids.shape[-1]
     for step in range(max_new_tokens):
         hidden = read(model, state, ids)
-        at = (start + step - 1).clamp(max=length - 1)
-        last = hidden.gather(2, at[..., None, None].expand(-1, -1, 1, hidden.shape[-1]))[:, :, 0]
+        at = (start + step - 1).clamp(max=length - 1)[..., None]
+        last = hidden.gather(2, at[..., None].expand(-1, -1, 1, hidden.shape[-1]))[:, :, 0]
         token = model.lm_head(last).argmax(-1)
         answer.append(token)
-        ids.scatter_(2, (at + 1).clamp(max=length - 1)[..., None], token[..., None])
+        following = (at + 1).clamp(max=length - 1)
+        fits = at + 1 < length
+        ids.scatter_(2, following, torch.where(fits, token[..., None], ids.gather(2, following)))
     return torch.stack(answer, dim=-1)

@@ -52,7 +52,7 @@ def blind_prefix(tokenizer: Any) -> Prefix:
 def room_for_branch(prefix: Prefix, chunk_size: int) -> int:
     """Tokens a question and its answer may have before they would fill the open chunk."""
     length = num_tokens(prefix.layout)
-    return chunk_size - ((length - 1) % chunk_size + 1)
+    return chunk_size - length % chunk_size
 
 
 def fitting_slots(tokenizer: Any, spec: ClipSpec, chunk_size: int, room: int) -> list[int]:
