@@ -57,7 +57,9 @@ def attend(
         return q
     if implementation == "flash_attention_2" and branches == 1:
         return _flash(q, k, v, window)
-    if implementation == "sdpa" and window and branches == 1 and fused_attention.applies(q):
+    is_plain_window = implementation == "sdpa" and window is not None and branches == 1
+    if is_plain_window and fused_attention.applies(q, differentiable=True):
+        assert window is not None
         return fused_attention.window_attention(q, k, v, window)
     attention = _plain if implementation == "eager" else _sdpa
     if branches > 1:

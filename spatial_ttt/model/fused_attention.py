@@ -22,10 +22,11 @@ CUDNN_QUERIES = 512
 """With fewer queries cuDNN is slower than FlashAttention."""
 
 
-def applies(q: Tensor) -> bool:
-    """These kernels can run: on CUDA, in half precision, and nobody asks for gradients."""
+def applies(q: Tensor, *, differentiable: bool = False) -> bool:
+    """These kernels can run: on CUDA, in half precision; gradients only pass through `window_attention`."""
     half = q.dtype in (torch.bfloat16, torch.float16)
-    fits = q.device.type == "cuda" and half and not torch.is_grad_enabled()
+    wanted = differentiable or not torch.is_grad_enabled()
+    fits = q.device.type == "cuda" and half and wanted
     _tell(q.device.type, str(q.dtype), fits)
     return fits
 
@@ -37,7 +38,7 @@ def _tell(device: str, dtype: str, fits: bool) -> None:
 
 
 def window_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-    """The last L of N tokens over the last `window` keys each, [B, H, L, Dh]."""
+    """The last L of N tokens over the last `window` keys each, [B, H, L, Dh]; differentiable."""
     return _flash(q, k, v, causal=True, window=window)[0]
 
 
