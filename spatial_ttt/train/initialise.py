@@ -19,6 +19,8 @@ def initialise(
 ) -> None:
     """Fill every matrix from a seed; output projections start smaller, by the depth of the network.
 
+    Embeddings that are also the layer over the vocabulary are drawn as that linear layer.
+
     `gate_bias` above 0 opens the gate of the fast weights from the first step on: a model trained
     from nothing has no pretrained behaviour to keep.
     """

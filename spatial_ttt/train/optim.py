@@ -1,7 +1,7 @@
 """Which parameters train at which rate, and the optimizers of the slow weights.
 
 Groups follow module types, never names: "vision", "ttt" (everything a TTT layer adds, convolution
-included), "head" (embeddings and read-outs) and "base". Muon, if asked for, takes the matrices of
+included), "head" (embeddings and the layer over the vocabulary) and "base". Muon, if asked for, takes the matrices of
 base and vision; AdamW takes the rest.
 """
 
@@ -52,6 +52,8 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
         if isinstance(module, SpatialTTTForConditionalGeneration):
             for parameter in module.model.visual.parameters():
                 owner[id(parameter)] = "vision"
+            for parameter in module.lm_head.parameters():  # the embeddings', where they are tied
+                owner[id(parameter)] = "head"
         elif isinstance(module, TTTAttention):
             for parameter in added_parameters(module):
                 owner[id(parameter)] = "ttt"

@@ -51,7 +51,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--gate-bias", type=float, default=1.0, help="of fresh gates; 0 is the paper's"
     )
-    parser.add_argument("--plan", default="full", help="curriculum: full, easy or smoke")
+    parser.add_argument(
+        "--plan", default="full", help="curriculum: full, easy, look, home or smoke"
+    )
     parser.add_argument(
         "--start", type=float, default=0.0, help="progress 0..1 the curriculum starts at"
     )
