@@ -9,6 +9,8 @@ STAMP  := $(VENV)/.installed
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@# A CUDA build of torch brings its own Triton; beside a CPU build the kernels' interpreter tests need one.
+	$(BIN)/python -c "import triton" 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check triton==3.6.0
 	@touch $(STAMP)
 
 demo: $(STAMP)      ## stream a held-out walkthrough through the shipped model and ask it questions
