@@ -79,6 +79,8 @@ class HostedSession:
         self.record = record
         self.session = session
         self.last_used = time.monotonic()
+        self.last_save = float("-inf")
+        """On the steady clock: a wall clock that jumps neither stops nor hastens saving."""
         self.last_frame: Pixels | None = None
         self.connections = 0
         self.feeder: str | None = None
@@ -241,6 +243,7 @@ class HostedSession:
             await write(record, state)
             self.record.file = record.file
             self.record.saved_id, self.record.saved_at = record.saved_id, record.saved_at
+            self.last_save = time.monotonic()
             self.warning = None
             self.tell({"type": "saved", "saved": record.saved_id})
 

@@ -78,11 +78,11 @@ class Worker:
         if self._process.returncode is None:
             self._process.kill()
         self._in.close()
+        while await self._out.read(1 << 20):  # what it said last: unread, it would keep the pipe open
+            pass
         await self._process.wait()
         with suppress(OSError):
             await self._in.wait_closed()
-        while await self._out.read(1 << 20):  # what was said last: the pipe closes at its end
-            pass
 
 
 def picture(head: Head, body: bytes) -> Pixels:

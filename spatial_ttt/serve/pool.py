@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from spatial_ttt.errors import CheckpointError
@@ -70,6 +70,8 @@ class SessionPool:
         self._admit(record)
         hosted = HostedSession(record, self._session(record), self.steps)
         self.open[record.session_id] = hosted
+        with suppress(CheckpointError):  # told as a warning, tried again
+            await self.save(hosted)  # nearly nothing yet: from here on the session survives a crash
         return hosted
 
     @asynccontextmanager
@@ -271,18 +273,14 @@ class SessionPool:
         for hosted in list(self.open.values()):
             if self._retry_at.get(hosted.record.session_id, 0.0) > now:
                 continue
-            record = hosted.record
             idle = now - hosted.last_used
             try:
-                if (
-                    hosted.is_dirty
-                    and time.time() - (record.saved_at or 0) >= self.settings.snapshot_s
-                ):
+                if hosted.is_dirty and now - hosted.last_save >= self.settings.snapshot_s:
                     await self.save(hosted)
                 if idle >= self.settings.idle_s and not hosted.connections and not hosted.feeder:
                     await self.put_to_sleep(hosted)
             except CheckpointError as error:
-                log.error("session %s cannot be saved: %s", record.session_id, error)
+                log.error("session %s cannot be saved: %s", hosted.record.session_id, error)
 
     async def put_to_sleep(self, hosted: HostedSession) -> None:
         """Save a session and let its memory go; raises CheckpointError and keeps it where it cannot be saved."""

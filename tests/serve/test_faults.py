@@ -168,11 +168,11 @@ def test_a_session_that_cannot_be_saved_is_not_put_to_sleep(tmp_path):
     with running(tmp_path, idle_s=0.1, snapshot_s=0.1) as client:
         with files_no_larger_than(20_000):
             session = opened(client)
-            push(client, session, 0, 1)
+            push(client, session, 0, 1, 2, 3)
             wait_for(lambda: client.get(f"/v1/sessions/{session}").json()["warning"])
             time.sleep(0.3)
             assert client.get(f"/v1/sessions/{session}").json()["state"] == "open"
-        assert ask(client, session)["answer"] == expected(2)
+        assert ask(client, session)["answer"] == expected(4)
 
 
 def test_a_snapshot_budget_is_kept_and_leaves_room_to_save_what_is_open(tmp_path):
