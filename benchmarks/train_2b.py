@@ -1,0 +1,325 @@
+"""A training step of the 2B model at real packed shapes, beside stock Qwen3-VL-2B at the same shapes.
+
+    python benchmarks/train_2b.py [--models ours stock] [--cases 1:32 2:64 2:128] [--checkpointed all none]
+    torchrun --standalone --nproc-per-node 2 benchmarks/train_2b.py ...
+    python benchmarks/train_2b.py --tiny        # the script itself, on a CPU
+
+A case is STAGE:FRAMES at 352 x 480 pixels. Random weights and frames; frames lie on the CPU as a loader
+gives them. Stage 1 has a description of 300 tokens and a window of 5,600, stage 2 an answer of 2 tokens and
+2,648. The tower is frozen. Both models run under FSDP2 with float32 masters and the same AdamW, with
+logits at the targets only. MFU counts the model's own operations, not those done again by checkpointing.
+One JSON line per measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import record
+from benchmarks.train_stock import stock_model
+from spatial_ttt.engine import compile_model
+from spatial_ttt.model.layout import END, Layout, join_all, slot, text
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.model.ttt import TTTAttention
+from spatial_ttt.presets import preset, spatial_ttt_2b
+from spatial_ttt.processor import Processor, qwen3_vl_frames
+from spatial_ttt.testing.small import byte_tokenizer
+from spatial_ttt.train.conversation import Encoded
+from spatial_ttt.train.dataset import LoadedSample
+from spatial_ttt.train.distributed import Processes, processes
+from spatial_ttt.train.flops import FlopCounter, SampleShape, peak_flops
+from spatial_ttt.train.measures import memory_gib
+from spatial_ttt.train.packed import PackedModel
+from spatial_ttt.train.run_config import RatesConfig
+from spatial_ttt.train.sharded_adamw import ShardedAdamW, rate_groups
+from spatial_ttt.train.sharding import freeze, shard
+from spatial_ttt.train.trainer import set_window
+
+RATES = {"base": 1e-6, "ttt": 1e-5, "head": 1e-6, "vision": 0.0}
+STAMP, QUESTION = 8, 60  # tokens of a time stamp with its mark, and of a question
+TARGETS = {1: 300, 2: 2}
+TOY_IDS = {
+    "image_token_id": 1,
+    "video_token_id": 2,
+    "vision_start_token_id": 3,
+    "vision_end_token_id": 4,
+}
+WINDOW = {1: 5600, 2: 2648}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a step holds on each GPU."""
+
+    stage: int
+    frames: int
+    samples: int
+    """Of one pack: as many as fit `--max-tokens`."""
+    packs: int
+
+
+@dataclass
+class Subject:
+    """A sharded model with its optimizer."""
+
+    name: str
+    module: nn.Module
+    """Takes samples, returns an object with a summed `loss`."""
+    optimizer: ShardedAdamW
+    counter: FlopCounter
+    set_window: Callable[[int], None]
+
+
+def main() -> None:
+    """Measure every model, case and way of checkpointing."""
+    options = parse()
+    options.size = (64, 96) if options.tiny else (352, 480)
+    if options.attention == "cudnn":
+        prefer_cudnn()
+    with processes("cpu" if options.tiny else "auto") as group:
+        for name in options.models:
+            for how in options.checkpointed:
+                subject = make(name, how, options, group)
+                for text_case in options.cases:
+                    if not run_case(subject, text_case, how, options, group):
+                        del subject  # what it was doing when memory ran out is undefined
+                        free(group)
+                        subject = make(name, how, options, group)
+                del subject
+                free(group)
+
+
+def free(group: Processes) -> None:
+    """Give back what nobody holds."""
+    gc.collect()
+    if group.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["ours", "stock"])
+    parser.add_argument("--cases", nargs="+", default=["1:32", "2:64", "2:128"])
+    parser.add_argument(
+        "--checkpointed", nargs="+", default=["none", "all"], help="all, none or a number"
+    )
+    parser.add_argument(
+        "--max-tokens", type=int, nargs="+", default=[12_000, 65_536], help="of a pack"
+    )
+    parser.add_argument("--packs", type=int, default=2, help="packs a step on each GPU")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the token-wise parts of ours"
+    )
+    parser.add_argument(
+        "--attention", choices=["auto", "cudnn"], default="auto", help="of full attention"
+    )
+    parser.add_argument("--profile", action="store_true", help="print where the time goes, too")
+    parser.add_argument("--tiny", action="store_true", help="a toy model on the CPU")
+    parser.add_argument("--out", type=Path, default=record.RESULTS / "train_2b.jsonl")
+    return parser.parse_args()
+
+
+def prefer_cudnn() -> None:
+    """Full attention through cuDNN, with the others behind it."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION,
+             SDPBackend.MATH]  # fmt: skip
+    sdpa_kernel(order, set_priority=True).__enter__()
+
+
+def make(name: str, how: str, options: argparse.Namespace, group: Processes) -> Subject:
+    """A model of random weights, dealt out."""
+    config = preset("test", token_ids=TOY_IDS) if options.tiny else spatial_ttt_2b()
+    precision = torch.float32 if options.tiny else torch.bfloat16
+    torch.manual_seed(0)
+    rates = RatesConfig(learning_rate=RATES)
+    if name == "stock":
+        module, stock_config = stock_model(config, how, group, precision)
+        optimizer = ShardedAdamW(rate_groups(module, rates, RATES), rates, group)
+        counter = FlopCounter(stock_config, 1 << 30, trains_vision=False)
+        return Subject(name, module, optimizer, counter, lambda _: None)
+    with torch.device(group.device):
+        model = SpatialTTTForConditionalGeneration(config).float()
+    open_gates(model)
+    freeze(model, RATES)
+    layers = len(model.decoder.layers)
+    checkpointed = {"all": layers, "none": 0}.get(how)
+    number = int(how) if checkpointed is None else checkpointed
+    processor = Processor(byte_tokenizer(), qwen3_vl_frames(options.size))
+    packed = PackedModel(model.train(), processor, number)
+    shard(packed, group, precision)
+    if options.compile:
+        compile_model(model)
+    optimizer = ShardedAdamW(rate_groups(packed, rates, RATES), rates, group)
+    counter = FlopCounter(config, config.ttt_config.window_size, trains_vision=False)
+    return Subject(name, packed, optimizer, counter, lambda tokens: set_window(model, tokens))
+
+
+def open_gates(model: SpatialTTTForConditionalGeneration) -> None:
+    """Fresh gates are zero and would hide the branch's gradients."""
+    for module in model.modules():
+        if isinstance(module, TTTAttention) and module.ttt_scale_proj is not None:
+            nn.init.normal_(module.ttt_scale_proj.weight, std=0.02)
+
+
+def samples_of(case: Case, config: Any, size: tuple[int, int], seed: int) -> list[LoadedSample]:
+    """Random samples whose time stamps differ in length, as those of different clips do."""
+    generator = torch.Generator().manual_seed(seed)
+    grid = (size[0] // 32, size[1] // 32)
+    made = []
+    for number in range(case.samples):
+        slots = case.frames // 2
+        targets = TARGETS[case.stage]
+        pieces: list[Layout] = [(text(4),)]
+        ids = [5] * 4
+        for _ in range(slots):
+            stamp = STAMP + (number % 3)
+            pieces += [(text(stamp),), (slot(*grid),), (text(1),)]
+            ids += [*[7] * stamp, *[config.video_token_id] * (grid[0] * grid[1]), 8]
+        pieces += [(END,), (text(QUESTION + targets),)]
+        ids += torch.randint(9, 200, (QUESTION + targets,), generator=generator).tolist()
+        is_target = [False] * (len(ids) - targets) + [True] * targets
+        frames = torch.randint(
+            0, 256, (case.frames, *size, 3), dtype=torch.uint8, generator=generator
+        )
+        made.append(LoadedSample(f"{number}", Encoded(ids, is_target, join_all(pieces)), (frames,)))
+    return made
+
+
+def run_case(
+    subject: Subject, case_text: str, how: str, options: argparse.Namespace, group: Processes
+) -> bool:
+    """Measure one case at rising sizes of pack; False where one did not fit into memory."""
+    stage, frames = (int(part) for part in case_text.split(":"))
+    if options.tiny:
+        frames = 2 * max(1, frames // 16)
+    per_slot = (options.size[0] // 32) * (options.size[1] // 32) + STAMP + 3
+    length = frames // 2 * per_slot + QUESTION + TARGETS[stage] + 8
+    sizes = [2_000] if options.tiny else sorted(options.max_tokens)
+    for count in dict.fromkeys(max(1, size // length) for size in sizes):
+        case = Case(stage, frames, count, options.packs)
+        line = record.machine() | {"model": subject.name, "stage": stage, "frames": frames}
+        line |= {"samples_per_pack": count, "packs_per_gpu": options.packs, "gpus": group.world}
+        line |= {"checkpointed": how, "compiled": options.compile and subject.name == "ours"}
+        line |= {"attention": options.attention}
+        fits = True
+        try:
+            line |= measure(subject, case, options, group)
+        except torch.OutOfMemoryError:
+            if group.world > 1:
+                raise  # the others would wait for ever
+            fits = False
+            line |= {"problem": "out of memory"}
+        if group.is_first:
+            hidden = ("versions", "time", "commit", "flops_by_part", "all_seconds")
+            print({key: value for key, value in line.items() if key not in hidden}, flush=True)
+            record.append(options.out, [line])
+        if not fits:
+            return False
+    return True
+
+
+def measure(
+    subject: Subject, case: Case, options: argparse.Namespace, group: Processes
+) -> dict[str, Any]:
+    """Median seconds of a step and what follows from them."""
+    window = WINDOW[case.stage] if not options.tiny else 128
+    subject.set_window(window)
+    config = subject.counter.config
+    pack = samples_of(case, config, options.size, seed=group.rank)
+    shapes = [SampleShape(len(s.encoded.ids), s.encoded.num_targets, s.grids) for s in pack]
+    counter = subject.counter
+    if subject.name == "ours":
+        counter = FlopCounter(config, window, trains_vision=False)
+    is_cuda = group.device.type == "cuda"
+    if is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    times: list[float] = []
+    parts: list[dict[str, float]] = []
+    for number in range(options.steps + 2):
+        watch = Watch(is_cuda)
+        step(subject, pack, case.packs, watch)
+        if number >= 2:
+            times.append(sum(watch.parts.values()))
+            parts.append(watch.parts)
+    seconds = sorted(times)[len(times) // 2]
+    tokens = sum(shape.tokens for shape in shapes) * case.packs
+    flops = counter.step(shapes) * case.packs
+    peak = peak_flops(group.device)
+    if options.profile and group.is_first:
+        profile_step(subject, pack, is_cuda)
+    return {
+        "tokens_per_gpu": tokens,
+        "seconds": seconds,
+        "all_seconds": times,
+        "parts": {key: sorted(p[key] for p in parts)[len(parts) // 2] for key in parts[0]},
+        "tokens_per_second": tokens * group.world / seconds,
+        "tflops_per_gpu": flops / seconds / 1e12,
+        "mfu": flops / seconds / peak if peak else None,
+        "peak_gib": memory_gib(group.device),
+        "flops_by_part": counter.forward(shapes[0]) | {"vision": counter.vision(shapes[0])},
+    }
+
+
+class Watch:
+    """Seconds by part, the device waited for at every border."""
+
+    def __init__(self, is_cuda: bool) -> None:
+        self.is_cuda = is_cuda
+        self.parts: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a part."""
+        began = time.perf_counter()
+        yield
+        if self.is_cuda:
+            torch.cuda.synchronize()
+        self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - began
+
+
+def step(subject: Subject, pack: list[LoadedSample], packs: int, watch: Watch) -> None:
+    """Forward and backward passes of all packs, then one update."""
+    targets = 0
+    for _ in range(packs):
+        with watch.part("forward"):
+            loss: Tensor = subject.module(pack).loss
+        with watch.part("backward"):
+            loss.backward()
+        targets += sum(s.encoded.num_targets for s in pack)
+    with watch.part("update"):
+        subject.optimizer.normalise(float(targets))
+        subject.optimizer.step(1.0)
+
+
+def profile_step(subject: Subject, pack: list[LoadedSample], is_cuda: bool) -> None:
+    """Print the kernels that take longest."""
+    from torch.profiler import ProfilerActivity, profile
+
+    kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if is_cuda else [])
+    with profile(activities=kinds) as found:
+        step(subject, pack, 1, Watch(is_cuda))
+    key = "self_device_time_total" if is_cuda else "self_cpu_time_total"
+    print(
+        found.key_averages().table(sort_by=key, row_limit=45, max_name_column_width=80), flush=True
+    )
+
+
+if __name__ == "__main__":
+    main()
