@@ -53,7 +53,7 @@ class TTTConfig:
     base_lr: float
     """Inner learning rate of a token whose `lr_proj` output is zero."""
     newton_schulz_dtype: Literal["bfloat16", "float32"]
-    """Precision of the Newton-Schulz products (never below what a float64 model asks for)."""
+    """Precision of the Newton-Schulz products in half-precision models; others use their own."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layer_pattern", tuple(self.layer_pattern))

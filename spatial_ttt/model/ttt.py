@@ -7,6 +7,7 @@ computes y = o_proj( window attention + gated fast weights ) from shared q, k, v
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -255,10 +256,20 @@ class TTTAttention(Attention):
         self, tokens: Projected, rope: Tensor, state: fw.FastState, branches: int, keep_state: bool
     ) -> tuple[Tensor, fw.FastState]:
         inputs = self.fast_inputs(tokens, rope)
-        initial = self.fast_weights.initial()
+        initial, rule = self.fast_weights.initial(), self.rule(inputs.query.dtype)
         if branches == 1:
-            return fw.scan(state, inputs, initial, self.config, keep_state=keep_state)
-        return fw.read_branches(state, inputs, initial, self.config, branches), state
+            return fw.scan(state, inputs, initial, rule, keep_state=keep_state)
+        return fw.read_branches(state, inputs, initial, rule, branches), state
+
+    def rule(self, dtype: torch.dtype) -> TTTConfig:
+        """The configured rule, with Newton-Schulz never less precise than activations of `dtype`.
+
+        A bfloat16 iteration in a float32 model would turn the last bit of a sum, which depends on how
+        the stream was cut, into different answers.
+        """
+        if dtype.itemsize < 4 or self.config.newton_schulz_dtype == "float32":
+            return self.config
+        return replace(self.config, newton_schulz_dtype="float32")
 
     def _gated_sum(self, attended: Tensor, read: Tensor, gate: Tensor) -> Tensor:
         """attended [B, L, D] + norm(read [B, heads, L, D of a head]) * gate [B, L, heads]."""
