@@ -119,7 +119,10 @@ class ClipRing:
         kind = record.exchanges.kind
         share = weights[kind] / np.bincount(kind, minlength=len(KINDS))[kind]
         keys = rng.random(len(kind)) ** (1.0 / np.maximum(share, 1e-6))
-        chosen = np.argsort(-keys)[:branches]
+        # What has no weight is asked only where there is nothing else.
+        wanted = int((share > 0).sum()) or len(kind)
+        keys[share == 0] -= 1.0
+        chosen = np.argsort(-keys)[: min(branches, wanted)]
         return np.resize(chosen, branches)
 
     def collect(self, places: Sequence[int], chosen: Sequence[NDArray[np.intp]]) -> Batch:

@@ -7,19 +7,33 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
 from spatial_ttt.eval.profiles import load_profile
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.presets import TINY_VOCAB_SIZE, test_preset
 from spatial_ttt.scenes.homes import home_seed
+from spatial_ttt.scenes.questions.seen import observe
+from spatial_ttt.scenes.scene import Visibility
+from spatial_ttt.scenes.shading import pack_parts
+from spatial_ttt.scenes.views import pack_views
 from spatial_ttt.tokenizer import default_texts, token_ids, train_tokenizer
 from spatial_ttt.train.clip_text import Prefix, clip_prefix
-from spatial_ttt.train.clip_types import AskedClips, ClipSpec, Difficulty, SceneTask, Sighting
-from spatial_ttt.train.draw import best_caster, draw
+from spatial_ttt.train.clip_types import (
+    MAX_OBJECTS,
+    AskedClips,
+    ClipSpec,
+    Difficulty,
+    Filmed,
+    SceneTask,
+    Sighting,
+)
+from spatial_ttt.train.dense_facts import View
+from spatial_ttt.train.draw import best_caster, count_pixels, draw, on_device
 from spatial_ttt.train.initialise import initialise
 from spatial_ttt.train.ring import ClipRing
-from spatial_ttt.train.scene_worker import SceneWorker
+from spatial_ttt.train.scene_worker import SceneWorker, make_walk
 
 CPU = torch.device("cpu")
 SPEC = ClipSpec(num_slots=4, fps=2.0, width=64, height=32)
@@ -63,6 +77,20 @@ def ring() -> ClipRing:
     filled = ClipRing(SPEC, 3, CPU)
     make(new_worker(), filled, task())
     return filled
+
+
+@cache
+def view(seed: int = SEEDS[0], difficulty: Difficulty = LOOK) -> View:
+    """A home, its camera, and what the ray caster says the camera saw."""
+    home, camera = make_walk(seed, SPEC, difficulty, np.random.default_rng(seed))
+    packed = pack_views(camera, None, SPEC.width, SPEC.height)
+    nothing = np.zeros(MAX_OBJECTS, np.uint8)
+    filmed = Filmed(0, pack_parts(home.parts), packed.texels[:, 3:].copy(), packed.lens, nothing)
+    layers = best_caster(CPU)[0](*on_device([filmed], SPEC, CPU))
+    pixels = count_pixels(layers.object_id.long())[0].numpy()
+    ids = np.array([item.object_id for item in home.scene.objects], np.int32)
+    seen = Visibility(ids, pixels[:, ids], camera.times)
+    return View(home.scene, seen, camera, observe(home.scene, seen, camera))
 
 
 @cache

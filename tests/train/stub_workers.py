@@ -96,3 +96,8 @@ def echo_late(connection: Connection) -> None:
     """The same, but it begins to listen late."""
     time.sleep(0.5)
     echo(connection)
+
+
+def leave(connection: Connection) -> None:
+    """A worker that has nothing to say."""
+    connection.close()
