@@ -95,8 +95,11 @@ def counting_figure(runs: Mapping[str, Sequence[Prediction]]) -> str | None:
         for axes, name in zip(panels, shown, strict=True):
             truth, replied = counts[name].T
             axes.scatter(truth, replied, s=14, color=figures.OURS, alpha=0.5, linewidths=0)
-            axes.plot([0, top], [0, top], color=figures.INK, linewidth=0.8, label="true")
-            axes.plot([0, top / 2], [0, top], color=figures.FAINT, linewidth=0.8, label="twice")
+            line = np.linspace(0.0, top, 200)
+            axes.plot(line, line, color=figures.INK, linewidth=0.8, label="true")
+            axes.plot(line, 2 * line, color=figures.FAINT, linewidth=0.8, label="twice")
+            # One wild reply would squeeze all others into a corner of linear axes.
+            axes.set(xscale="symlog", yscale="symlog", xlim=(0, top), ylim=(0, top))
             axes.set_title({"none": "as it is"}.get(name, name.replace("_", " ")), fontsize=9)
             axes.set_xlabel("true count")
         panels[0].set_ylabel("replied count")
