@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
+from spatial_ttt.eval.metrics import mean_relative_accuracy, score_reply
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.scenes.questions.question import NUMBER_TYPES, QUESTION_TYPES, STREAM_TYPES
 from spatial_ttt.train.branches import generate, ingest, ingest_blind
-from spatial_ttt.train.clip_text import Prefix
+from spatial_ttt.train.clip_text import Prefix, room_for_branch
 from spatial_ttt.train.clip_types import KINDS
 from spatial_ttt.train.ring import Batch, ClipRing
 
 ANSWER_TOKENS = 6
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
+NUMBERS = (*NUMBER_TYPES, "vsc")
 ASKED = (*QUESTION_TYPES, *STREAM_TYPES)
 
 
@@ -38,15 +40,8 @@ class Reply:
 
 
 def score(kind: str, reply: str, truth: str) -> float:
-    """A choice is right or wrong; a number earns the share of thresholds its relative error is within."""
-    if kind not in NUMBER_TYPES and kind != "vsc":
-        return float(reply.strip()[:1] == truth)
-    try:
-        got, wanted = float(reply), float(truth)
-    except ValueError:
-        return 0.0
-    error = abs(got - wanted) / max(abs(wanted), 1e-9)
-    return float((error <= 1 - THRESHOLDS + 1e-12).mean())
+    """What the evaluation would give this reply, 0..1."""
+    return score_reply(reply, truth, "number" if kind in NUMBERS else "choice").official
 
 
 @torch.no_grad()
@@ -61,6 +56,7 @@ def answer_ring(
     blind: bool = False,
 ) -> list[Reply]:
     """Greedy answers to up to `branches` questions of each clip in a ring (dense exchanges left out)."""
+    room = room_for_branch(prefix, model.config.ttt_config.chunk_size)
     was_training = model.training
     model.eval()
     replies: list[Reply] = []
@@ -74,7 +70,7 @@ def answer_ring(
             else ingest(model, prefix, batch.frames, ring.spec)
         ).state
         start = torch.from_numpy(batch.start).to(batch.ids.device)
-        tokens = generate(model, state, _prompts(batch), start, ANSWER_TOKENS).cpu().tolist()
+        tokens = generate(model, state, _prompts(batch, room), start, ANSWER_TOKENS).cpu().tolist()
         replies += _read(batch, tokens, tokenizer)
     model.train(was_training)
     return replies
@@ -89,11 +85,13 @@ def _asked(ring: ClipRing, place: int, branches: int) -> NDArray[np.intp]:
     return np.resize(chosen, branches).astype(np.intp)
 
 
-def _prompts(batch: Batch) -> torch.Tensor:
-    """The branches without their answers."""
+def _prompts(batch: Batch, room: int) -> torch.Tensor:
+    """The branches without their answers, with space for longer ones as far as a branch has `room`."""
     index = torch.arange(batch.ids.shape[-1], device=batch.ids.device)
     start = torch.from_numpy(batch.start).to(batch.ids.device)
-    return batch.ids.masked_fill(index >= start[..., None], 0)
+    needed = min(int(batch.start.max()) + ANSWER_TOKENS - 1, room)
+    more = max(needed - batch.ids.shape[-1], 0)
+    return F.pad(batch.ids.masked_fill(index >= start[..., None], 0), (0, more))
 
 
 def _read(batch: Batch, tokens: list[list[list[int]]], tokenizer: Any) -> list[Reply]:
@@ -107,7 +105,8 @@ def _read(batch: Batch, tokens: list[list[list[int]]], tokenizer: Any) -> list[R
             if key in seen or kind not in ASKED:
                 continue
             seen.add(key)
-            text = tokenizer.decode(ids[: ids.index(end)] if end in ids else ids)
+            said = ids[: ids.index(end)] if end in ids else ids
+            text = tokenizer.decode(said, skip_special_tokens=True)
             replies.append(Reply(kind, text, batch.truth[row][n]))
     return replies
 
@@ -129,5 +128,8 @@ def table(replies: Iterable[Reply]) -> dict[str, tuple[float, float, int]]:
 
 
 def _constant(kind: str, truths: list[str]) -> float:
-    guesses = [guess for guess, _ in Counter(truths).most_common(40)]
-    return max(float(np.mean([score(kind, guess, truth) for truth in truths])) for guess in guesses)
+    common = Counter(truths).most_common(40)
+    if kind not in NUMBERS:
+        return common[0][1] / len(truths)
+    wanted = np.array([float(truth) for truth in truths])
+    return max(float(mean_relative_accuracy(float(guess), wanted).mean()) for guess, _ in common)

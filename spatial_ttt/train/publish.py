@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -18,6 +19,7 @@ from spatial_ttt.processor import Processor
 
 SHARD_SIZE = "14MB"
 ARCHIVE = "files.tar"
+_SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
 
 def save_model(
@@ -32,7 +34,7 @@ def save_model(
     state = {
         k: v.detach().to(torch.bfloat16)
         for k, v in model.state_dict().items()
-        if k != "lm_head.weight"
+        if not (k == "lm_head.weight" and model.config.tie_word_embeddings)
     }
     model.save_pretrained(fresh, state_dict=state, max_shard_size=SHARD_SIZE)
     config = json.loads((fresh / "config.json").read_text())
@@ -48,9 +50,13 @@ def save_model(
 
 
 def publish(model_folder: Path, others: list[Path], target: Path) -> None:
-    """Copy shards as they are and everything else into one archive, each file replaced at once."""
+    """Copy shards as they are and everything else into one archive, each file replaced at once.
+
+    Shards of an earlier model with another number of them are taken away.
+    """
     target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(model_folder.glob("*.safetensors")):
+    shards = sorted(model_folder.glob("*.safetensors"))
+    for path in shards:
         _replace(target / path.name, path)
     archive = target / f".{ARCHIVE}.new"
     with tarfile.open(archive, "w") as tar:
@@ -60,6 +66,10 @@ def publish(model_folder: Path, others: list[Path], target: Path) -> None:
             if path.exists():
                 tar.add(path, arcname=path.name)
     os.replace(archive, target / ARCHIVE)
+    names = {path.name for path in shards}
+    for path in target.glob("*.safetensors"):
+        if _SHARD.fullmatch(path.name) and path.name not in names:
+            path.unlink()
 
 
 def _replace(target: Path, source: Path) -> None:

@@ -102,7 +102,7 @@ def test_small_and_surplus_things_are_left_out() -> None:
     assert len(home.placed) > len(thin.placed) == len(thin.scene.objects) == 6
     assert all(max(placed.furniture.size) >= 0.5 for placed in thin.placed)
     ids = [item.object_id for item in thin.scene.objects]
-    assert len(set(ids)) == 6 and 0 < min(ids) and max(ids) < MAX_OBJECTS
+    assert len(set(ids)) == 6 and min(ids) > 0 and max(ids) < MAX_OBJECTS
     everything = Difficulty(rooms=(2, 2), least_size=0.0, most_objects=500, walks=False)
     assert thin_out(home, everything) is home
 

@@ -1,0 +1,107 @@
+"""Dense targets agree with the pictures and the facts; the heads learn them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from spatial_ttt.train.branches import ingest
+from spatial_ttt.train.clip_types import categories
+from spatial_ttt.train.dense_facts import facts
+from spatial_ttt.train.dense_heads import DenseHeads, place_targets, token_targets
+from spatial_ttt.train.ring import Batch
+from tests.train import clips
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    ring = clips.ring()
+    return ring.collect(ring.ready, [np.arange(2), np.arange(2)])
+
+
+def test_a_vision_token_shows_what_its_pixels_show(batch: Batch) -> None:
+    shown, depth = token_targets(batch, clips.SPEC, len(categories()))
+    rows, cols = clips.SPEC.grid
+    assert shown.shape == (2 * 4, rows * cols, len(categories()))
+    for clip, slot, cell in np.ndindex(2, 4, rows * cols):
+        row, col = divmod(cell, cols)
+        area = (
+            clip,
+            slice(2 * slot, 2 * slot + 2),
+            slice(4 * row, 4 * row + 4),
+            slice(4 * col, 4 * col + 4),
+        )
+        found = set(shown[4 * clip + slot, cell].nonzero().flatten().tolist())
+        assert found == set(batch.category[area].flatten().tolist())
+        mean = batch.depth[area].float().mean()
+        torch.testing.assert_close(depth[4 * clip + slot, cell], mean)
+
+
+def test_places_are_turned_into_the_frame_of_the_camera_now(batch: Batch) -> None:
+    """After 2 m ahead and a turn to the left, what stood 2 m ahead and 1 m left is 1 m ahead."""
+    here = batch._replace(
+        pose=torch.tensor([[[0.0, 0.0, 0.0, 1.0], [0.0, 2.0, 1.0, 0.0]]]),
+        counts=torch.tensor([[[0, 1, 0], [1, 1, 2]]], dtype=torch.uint8),
+        place=torch.tensor([[[-1.0, 2.0], [3.0, 2.0], [math.nan, math.nan]]]),
+    )
+    seen, place = place_targets(here)
+    assert seen.tolist() == [[[0, 1, 0], [1, 1, 0]]]
+    expected = [[-1.0, 2.0], [3.0, 2.0]], [[0.0, 1.0], [0.0, -3.0]]
+    torch.testing.assert_close(place[0, :, :2], torch.tensor(expected))
+    assert torch.isfinite(place).all()
+
+
+def test_places_agree_with_the_cameras_of_the_clip() -> None:
+    """From the facts of a slot, straight to the boxes of the scene by that slot's own camera."""
+    view = clips.view()
+    index = {name: n for n, name in enumerate(categories())}
+    found = facts(view.scene, view.visibility, view.camera, index)
+    arrays = {name: torch.from_numpy(getattr(found, name))[None] for name in found._fields}
+    ring = clips.ring()
+    seen, place = place_targets(ring.collect(ring.ready[:1], [np.arange(1)])._replace(**arrays))
+    checked = 0
+    for name in view.seen.stock.singles():
+        center = view.seen.stock.boxes.center[view.seen.stock.members[name][0]][:2]
+        for slot in range(clips.SPEC.num_slots):
+            if not seen[0, slot, index[name]]:
+                continue
+            poses = view.camera.camera_to_world[2 * slot : 2 * slot + 2]
+            offset = center - poses[:, :2, 3].mean(0)
+            # The mean of the slot's two views, as the facts give it, is no unit vector.
+            ahead = np.stack([p[:2, 2] / np.linalg.norm(p[:2, 2]) for p in poses]).mean(0)
+            right = np.array([ahead[1], -ahead[0]])
+            expected = torch.tensor([right @ offset, ahead @ offset], dtype=torch.float32)
+            torch.testing.assert_close(place[0, slot, index[name]], expected, atol=1e-4, rtol=0)
+            checked += 1
+    assert checked
+
+
+def test_losses_are_finite_and_fall_when_trained(batch: Batch) -> None:
+    torch.manual_seed(0)
+    model = clips.model()
+    heads = DenseHeads(model.config.text_config.hidden_size, len(categories()))
+    with torch.no_grad():
+        ingested = ingest(model, clips.prefix(), batch.frames, clips.SPEC)
+    optimizer = torch.optim.Adam(heads.parameters(), lr=0.05)
+    totals = []
+    for _ in range(12):
+        losses = heads(ingested, batch, clips.prefix(), clips.SPEC)
+        assert all(torch.isfinite(value) and value >= 0 for value in losses)
+        total = losses.total()
+        totals.append(total.item())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    assert totals[-1] < 0.7 * totals[0]
+
+
+def test_gradients_reach_the_fast_weights(batch: Batch) -> None:
+    model = clips.model(chunk_size=20)
+    heads = DenseHeads(model.config.text_config.hidden_size, len(categories()))
+    ingested = ingest(model, clips.prefix(), batch.frames, clips.SPEC)
+    heads(ingested, batch, clips.prefix(), clips.SPEC).total().backward()
+    for layer in model.decoder.layers[:3]:
+        assert layer.self_attn.fast_weights.down.grad.abs().max() > 0
