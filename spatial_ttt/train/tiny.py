@@ -77,6 +77,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--smoke", action="store_true", help="a tiny run on a CPU, under a minute")
     chosen = parser.parse_args(arguments)
+    for name in ("workers", "clips", "branches", "capacity"):
+        if getattr(chosen, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(chosen, name)}")
     return smoke(chosen) if chosen.smoke else chosen
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from spatial_ttt.checkpoint import load_model
+from spatial_ttt.errors import ConfigError
 from spatial_ttt.eval.profiles import load_profile
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.presets import preset
@@ -42,9 +43,7 @@ def make_model(
     if resumed is not None:
         log.info("going on from %s (momentum starts anew)", chosen.resume)
         return load_model(resumed, dtype=torch.float32)
-    changes = dict(pair.split("=", 1) for pair in chosen.ttt)
-    fields = {key: _value(value) for key, value in changes.items()}
-    config = preset(chosen.preset, token_ids=token_ids(tokenizer), **fields)
+    config = preset(chosen.preset, token_ids=token_ids(tokenizer), **_fields(chosen.ttt))
     model = SpatialTTTForConditionalGeneration(config)
     initialise(model, chosen.seed, chosen.gate_bias)
     return model
@@ -78,6 +77,17 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 def count_parameters(model: nn.Module) -> str:
     """Millions of weights, in words."""
     return f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M"
+
+
+def _fields(pairs: list[str]) -> dict[str, Any]:
+    """Changes of the TTT configuration, each given as KEY=VALUE."""
+    fields = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign:
+            raise ConfigError(f"--ttt {pair} has no value; write --ttt {pair}=VALUE")
+        fields[key] = _value(value)
+    return fields
 
 
 def _value(text: str) -> Any:

@@ -114,7 +114,8 @@ class Stepper:
         differentiated = Mark(self.device)
         with self.shield():
             parts["grad_norm"] = self.slow.step(scale)
-        kinds = parts.pop("by_kind")
+        sums, counts = parts.pop("by_kind")
+        kinds = sums / counts
         values = HostCopy(torch.cat((torch.stack([v.float() for v in parts.values()]), kinds)))
         marks = (began, differentiated, Mark(self.device))
         return Launched(number, stage, work.is_blind, tuple(parts), values, marks, began.time)
@@ -132,7 +133,7 @@ class Stepper:
         hidden = read(self.model, ingested.state, batch.ids)
         loss, each = branch_loss(self.model, hidden, targets)
         loss = loss / total
-        found = {"loss": loss, "by_kind": by_kind(each, targets.kind) / parts}
+        found = {"loss": loss, "by_kind": by_kind(each, targets.kind)}
         if not work.is_blind and self.dense:
             dense = self.heads(ingested, batch, work.prefix, work.spec)
             found |= {f"dense_{name}": value / parts for name, value in dense._asdict().items()}
@@ -141,10 +142,9 @@ class Stepper:
 
 
 def by_kind(each: Tensor, kind: Tensor) -> Tensor:
-    """Mean cross entropy of each kind's tokens [KINDS]; nan where there are none."""
+    """Sum of the cross entropies of each kind's tokens, and their number [2, KINDS]."""
     sums = torch.zeros(2, len(KINDS), device=each.device)
-    sums.index_add_(1, kind, torch.stack((each, torch.ones_like(each))))
-    return sums[0] / sums[1]
+    return sums.index_add_(1, kind, torch.stack((each, torch.ones_like(each))))
 
 
 def _targets(batch: Batch) -> tuple[Targets, float]:

@@ -76,7 +76,7 @@ def test_a_plain_folder_is_taken_as_it_is_and_an_empty_one_refused(
 ) -> None:
     assert unpack(saved, tmp_path / "unused") == saved
     assert not (tmp_path / "unused").exists()
-    with pytest.raises(CheckpointError, match="holds neither config.json nor files.tar"):
+    with pytest.raises(CheckpointError, match=r"holds neither config\.json nor files\.tar"):
         unpack(tmp_path, tmp_path / "unused")
 
 
