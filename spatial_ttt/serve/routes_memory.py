@@ -74,15 +74,15 @@ async def timeline(caller: Caller, session_id: SessionId) -> dict[str, Any]:
 @router.get(
     "/sessions/{session_id}/frame",
     response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}},
+    responses={200: {"content": {"image/jpeg": {}}}, 204: {"description": "None in memory"}},
 )
 async def latest_frame(caller: Caller, session_id: SessionId) -> Response:
-    """The latest frame that was watched, as JPEG."""
+    """The latest frame that was watched, as JPEG; nothing (204) after the session slept."""
     service = caller.service
     service.pool.record_of(caller.owner, session_id)
     hosted = service.pool.open.get(session_id)
     if hosted is None or hosted.last_frame is None:
-        raise not_found("frame")
+        return Response(status_code=204)
     jpeg = await asyncio.to_thread(_as_jpeg, hosted.last_frame)
     return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "no-store"})
 
