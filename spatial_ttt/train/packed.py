@@ -116,7 +116,9 @@ class PackedModel(nn.Module):
             for row in rows:
                 frames = [f for sample in row.samples for f in sample.frames]
                 if frames:
-                    row.vision = self._encode(frames, self.training and trains)
+                    row.vision = self._encode(
+                        frames, trains and self.training and self.checkpointed > 0
+                    )
 
     def _encode(self, frames: list[Tensor], recompute: bool) -> VisionTokens:
         """Every slot's vision tokens in order, side by side: tokens [1, N, D], taps [K, 1, N, D]."""
@@ -126,7 +128,13 @@ class PackedModel(nn.Module):
             for piece in one_size.split(2 * VISION_SLOTS):
                 patches, grid = self.processor.patches(piece.to(device, non_blocking=True))
                 if recompute:
-                    part = checkpoint(self.model.encode, patches, grid, use_reentrant=False)
+                    part = checkpoint(
+                        self.model.encode,
+                        patches,
+                        grid,
+                        use_reentrant=False,
+                        preserve_rng_state=False,
+                    )
                 else:
                     part = self.model.encode(patches, grid)
                 parts.append(cast(VisionTokens, part))
@@ -171,7 +179,13 @@ class PackedModel(nn.Module):
         losses, hits = [], []
         for part, wanted in pieces:
             if several:
-                got = checkpoint(self._one_cross_entropy, part, wanted, use_reentrant=False)
+                got = checkpoint(
+                    self._one_cross_entropy,
+                    part,
+                    wanted,
+                    use_reentrant=False,
+                    preserve_rng_state=False,
+                )
             else:
                 got = self._one_cross_entropy(part, wanted)
             loss, hit = cast(tuple[Tensor, Tensor], got)
@@ -193,7 +207,10 @@ def run_rows(self: DecoderLayer, hidden: list[Tensor], work: LayerWork) -> list[
     out = []
     for x, row in zip(hidden, work.rows, strict=True):
         if work.recompute:
-            x = cast(Tensor, checkpoint(_run_layer, self, x, row, use_reentrant=False))
+            x = cast(
+                Tensor,
+                checkpoint(_run_layer, self, x, row, use_reentrant=False, preserve_rng_state=False),
+            )
         else:
             x = _run_layer(self, x, row)
         out.append(x)
