@@ -18,6 +18,15 @@ from pathlib import Path
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    for name in ("workers", "clips", "branches", "capacity"):
+        if getattr(chosen, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(chosen, name)}")
+    return smoke(chosen) if chosen.smoke else chosen
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m spatial_ttt.train.tiny", description=__doc__)
     parser.add_argument(
         "--minutes", type=float, default=8.0, help="wall-clock budget, all included"
@@ -76,11 +85,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--show-syncs", action="store_true", help="warn of what makes the host wait for the GPU"
     )
     parser.add_argument("--smoke", action="store_true", help="a tiny run on a CPU, under a minute")
-    chosen = parser.parse_args(arguments)
-    for name in ("workers", "clips", "branches", "capacity"):
-        if getattr(chosen, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(chosen, name)}")
-    return smoke(chosen) if chosen.smoke else chosen
+    return parser
 
 
 def smoke(chosen: argparse.Namespace) -> argparse.Namespace:

@@ -14,6 +14,7 @@ import pytest
 
 from spatial_ttt.checkpoint import load_model
 from spatial_ttt.train.publish import unpack
+from spatial_ttt.train.tiny import parse
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "spatial_ttt.train.tiny", "--smoke"]
@@ -68,3 +69,17 @@ def test_a_kernel_that_cannot_run_is_an_error_at_once(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "ConfigError: the Triton kernel of" in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["workers", "clips", "branches", "capacity"])
+def test_a_run_of_nothing_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse([f"--{name}", "0"])
+    assert f"--{name} must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_a_smoke_run_keeps_what_was_asked_for_and_stays_small() -> None:
+    chosen = parse(["--smoke", "--seed", "4", "--work", "here"])
+    assert (chosen.seed, chosen.work) == (4, Path("here"))
+    assert (chosen.preset, chosen.plan, chosen.workers) == ("test", "smoke", 1)
+    assert chosen.device == "cpu" and chosen.dtype == "float32"
