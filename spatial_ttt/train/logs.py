@@ -22,7 +22,6 @@ from rich.progress import (
 log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
-CURVES = "curves.png"
 _SHOWN = ("loss", "token_accuracy", "tokens_per_second", "mfu", "memory_gib", "window")
 
 
@@ -101,14 +100,6 @@ class RunLog:
         """A text for TensorBoard, such as the configuration."""
         if self._board is not None:
             self._board.add_text(name, content)
-
-    def draw(self) -> None:
-        """Write the curves of everything logged so far."""
-        if self._file is None:
-            return
-        from spatial_ttt.train.training_curves import draw
-
-        draw(self.folder / METRICS, self.folder / CURVES)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

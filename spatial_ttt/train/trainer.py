@@ -38,7 +38,7 @@ from spatial_ttt.train.checkpointing import (
 from spatial_ttt.train.dataset import PackLoader, my_units
 from spatial_ttt.train.distributed import Processes, local, processes, whole
 from spatial_ttt.train.flops import FlopCounter, peak_flops
-from spatial_ttt.train.logs import RunLog
+from spatial_ttt.train.logs import METRICS, RunLog
 from spatial_ttt.train.lora import add_lora, merge_lora
 from spatial_ttt.train.measures import StepSums, Timing, memory_gib, pack_sums, step_record
 from spatial_ttt.train.packed import PackedModel, PackSums
@@ -50,6 +50,7 @@ from spatial_ttt.train.settings import to_plain
 from spatial_ttt.train.sharded_adamw import ShardedAdamW, rate_groups
 from spatial_ttt.train.sharding import freeze, resolve_rates, shard
 from spatial_ttt.train.starting import count_parameters, export, resumed_model, start_model
+from spatial_ttt.train.training_curves import CURVES, draw
 from spatial_ttt.train.validating import Validator
 
 log = logging.getLogger(__name__)
@@ -218,7 +219,8 @@ class Trainer:
                 loader.close()
             if saved != self.progress.step:
                 self._save()
-            run_log.draw()
+        if is_first:
+            draw(self.folder / METRICS, self.folder / CURVES)
         if self.progress.step == total:
             self._export()
         return Outcome(

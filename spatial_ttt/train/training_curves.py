@@ -7,6 +7,7 @@ from typing import Any
 
 from spatial_ttt.train.logs import read_metrics
 
+CURVES = "curves.png"
 _PANELS = (
     ("loss per target (nats)", ("loss", "val_loss")),
     ("share of targets", ("token_accuracy", "val_token_accuracy", "exact_answers", "val_exact_answers")),
