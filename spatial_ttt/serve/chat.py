@@ -18,7 +18,7 @@ from spatial_ttt.errors import SpatialTTTError
 from spatial_ttt.generate import Decoding
 from spatial_ttt.serve.answers import Event, answer_events, check_length, last_of
 from spatial_ttt.serve.chat_messages import ChatRequest, Shown, read_messages
-from spatial_ttt.serve.dependencies import REFUSALS, Access
+from spatial_ttt.serve.dependencies import EVENT_STREAM, REFUSALS, Access
 from spatial_ttt.serve.hosted import HostedSession
 from spatial_ttt.serve.problems import Problem, as_problem
 from spatial_ttt.serve.routes_sessions import Caller
@@ -49,7 +49,7 @@ async def list_models(caller: Caller) -> dict[str, Any]:
 
 @router.post(
     "/chat/completions",
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses=EVENT_STREAM,
     response_model=None,
 )
 async def complete(caller: Caller, body: ChatRequest) -> PatientStream | dict[str, Any]:

@@ -33,6 +33,11 @@ _WHY = {
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": why} for status, why in _WHY.items()
 }
+_EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+EVENT_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": _EVENT}}}
+}
+"""An answer of server-sent events; `data` is JSON."""
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 FRAME_BODY: dict[str, Any] = {
     "requestBody": {

@@ -78,7 +78,9 @@ class Worker:
         if self._process.returncode is None:
             self._process.kill()
         self._in.close()
-        while await self._out.read(1 << 20):  # what it said last: unread, it would keep the pipe open
+        while await self._out.read(
+            1 << 20
+        ):  # what it said last: unread, it would keep the pipe open
             pass
         await self._process.wait()
         with suppress(OSError):

@@ -18,7 +18,7 @@ from pydantic import Field
 from spatial_ttt.errors import VideoError
 from spatial_ttt.generate import Decoding
 from spatial_ttt.serve.answers import Event, plain_text, server_sent, whole_answer
-from spatial_ttt.serve.dependencies import REFUSALS
+from spatial_ttt.serve.dependencies import EVENT_STREAM, REFUSALS
 from spatial_ttt.serve.hosted import HostedSession
 from spatial_ttt.serve.problems import not_found
 from spatial_ttt.serve.records import WalkSpec
@@ -135,7 +135,7 @@ async def plan(caller: Caller, session_id: SessionId) -> dict[str, Any]:
 @router.post(
     "/sessions/{session_id}/map",
     response_class=Response,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses=EVENT_STREAM,
 )
 async def draw_map(caller: Caller, session_id: SessionId, body: MapRequest) -> Response:
     """Ask the memory about its surroundings and place what it names on a map, as events."""

@@ -9,7 +9,14 @@ from fastapi.responses import Response
 
 from spatial_ttt.serve.answers import answer_events, check_question, server_sent, whole_answer
 from spatial_ttt.serve.clips import watch_clip
-from spatial_ttt.serve.dependencies import FRAME_BODY, REFUSALS, VIDEO_BODY, Access, access
+from spatial_ttt.serve.dependencies import (
+    EVENT_STREAM,
+    FRAME_BODY,
+    REFUSALS,
+    VIDEO_BODY,
+    Access,
+    access,
+)
 from spatial_ttt.serve.frames import Encoding, WireFrame
 from spatial_ttt.serve.problems import Problem
 from spatial_ttt.serve.schemas import (
@@ -131,7 +138,7 @@ async def push_clip(
 @router.post(
     "/sessions/{session_id}/ask",
     response_model=AnswerView,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses=EVENT_STREAM,
 )
 async def ask(caller: Caller, session_id: SessionId, body: Question) -> Any:
     """Ask about everything seen so far; the stream is left untouched."""
