@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from spatial_ttt.cli.ask import Device, Model, Precision, Size, open_for_use
+from spatial_ttt.cli.ask import Device, MaxTokens, Model, Precision, Size, open_for_use
 
 _SUFFIXES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -15,6 +16,7 @@ _SUFFIXES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("serve")(serve)
+    app.command("connect")(connect)
 
 
 def serve(
@@ -87,6 +89,34 @@ def serve(
         decoders=decoders,
     )
     run_server(open_for_use(model, device, dtype, size), settings)
+
+
+def connect(
+    url: Annotated[str, typer.Argument(help="Server, for example http://127.0.0.1:8000.")],
+    session: Annotated[
+        str | None, typer.Option(help="Go on with this session instead of a new one.")
+    ] = None,
+    watch: Annotated[
+        str | None, typer.Option(help="Video, folder, camera:0 or rtsp:// to send meanwhile.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of a new session.")] = "terminal",
+    fps: Annotated[float, typer.Option(help="Frames sent per second of the source.")] = 2.0,
+    token: Annotated[
+        str | None, typer.Option(envvar="SPATIAL_TTT_TOKEN", help="Better given by environment.")
+    ] = None,
+    max_new_tokens: MaxTokens = 128,
+) -> None:
+    """Use a server from the terminal: each line is a question, `:fork`, `:keep`, `:stats` or `:quit`.
+
+    Example: echo "How many chairs?" | spatial-ttt connect http://127.0.0.1:8000 --watch walk.mp4
+    """
+    from spatial_ttt.serve import terminal
+    from spatial_ttt.serve.client import Server
+
+    with Server(url, token) as server:
+        chosen = server.session(session) if session else server.open(name)
+        feeder = terminal.Feeder(chosen, watch, fps) if watch else None
+        terminal.connect(chosen, sys.stdin, feeder, max_new_tokens)
 
 
 def parse_bytes(text: str) -> int:
