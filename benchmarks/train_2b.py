@@ -18,7 +18,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,9 +87,8 @@ def main() -> None:
     """Measure every model, case and way of checkpointing."""
     options = parse()
     options.size = (64, 96) if options.tiny else (352, 480)
-    if options.attention == "cudnn":
-        prefer_cudnn()
-    with processes("cpu" if options.tiny else "auto") as group:
+    attention = prefer_cudnn() if options.attention == "cudnn" else nullcontext()
+    with attention, processes("cpu" if options.tiny else "auto") as group:
         for name in options.models:
             for how in options.checkpointed:
                 subject = make(name, how, options, group)
@@ -134,13 +133,13 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def prefer_cudnn() -> None:
+def prefer_cudnn() -> AbstractContextManager[None]:
     """Full attention through cuDNN, with the others behind it."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION,
              SDPBackend.MATH]  # fmt: skip
-    sdpa_kernel(order, set_priority=True).__enter__()
+    return sdpa_kernel(order, set_priority=True)
 
 
 def make(name: str, how: str, options: argparse.Namespace, group: Processes) -> Subject:

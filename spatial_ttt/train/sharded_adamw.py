@@ -77,7 +77,7 @@ class ShardedAdamW:
                 [local(self._first[p]) for p in held],
                 [local(self._second[p]) for p in held],
                 [],
-                [self.updates.clone() - 1 for _ in held],  # it counts by itself
+                list((self.updates - 1).repeat(len(held)).unbind()),  # it counts by itself
                 foreach=not is_cuda,
                 fused=is_cuda,
                 amsgrad=False,
