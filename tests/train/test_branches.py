@@ -8,6 +8,7 @@ import torch
 
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.layout import num_tokens, text
+from spatial_ttt.testing.small import small_model
 from spatial_ttt.train.branches import (
     Targets,
     branch_loss,
@@ -16,7 +17,7 @@ from spatial_ttt.train.branches import (
     ingest_blind,
     read,
 )
-from spatial_ttt.train.clip_text import blind_prefix, check_room, room_for_branch
+from spatial_ttt.train.clip_text import Prefix, blind_prefix, check_room, room_for_branch
 from spatial_ttt.train.pixels import patchify
 from tests.train import clips
 
@@ -134,10 +135,13 @@ def test_greedy_answers_equal_one_fork_decoded_token_by_token(model, frames) -> 
 
 
 @torch.no_grad()
-def test_an_answer_past_the_end_of_its_branch_repeats_its_last_token(model) -> None:
-    state = ingest_blind(model, blind_prefix(clips.tokenizer()), 2, clips.CPU).state
-    prompts, start = some_branches(1, 8), torch.full((2, 1), 6)
-    longer = torch.nn.functional.pad(prompts, (0, 4))
-    short, long = (generate(model, state, ids, start, 5) for ids in (prompts, longer))
+@pytest.mark.parametrize("seed", range(3))
+def test_an_answer_past_the_end_of_its_branch_repeats_its_last_token(seed: int) -> None:
+    model = small_model(seed, chunk_size=64, window_size=64)
+    state = ingest_blind(model, Prefix((1, 2, 3), (text(3),), ()), 2, clips.CPU).state
+    prompts, start = some_branches(2, 8) % 250, torch.full((2, 2), 6)
+    longer = torch.nn.functional.pad(prompts, (0, 8))
+    short, long = (generate(model, state, ids, start, 8) for ids in (prompts, longer))
     assert (short[..., :3] == long[..., :3]).all()  # two tokens fit, the third needs no place
     assert (short[..., 3:] == short[..., 2:3]).all()
+    assert (long[..., 3:] != long[..., 2:3]).any()

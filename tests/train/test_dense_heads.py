@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spatial_ttt.train.branches import ingest
-from spatial_ttt.train.clip_types import categories
+from spatial_ttt.train.clip_types import ClipSpec, categories
 from spatial_ttt.train.dense_facts import facts
 from spatial_ttt.train.dense_heads import DenseHeads, place_targets, token_targets
 from spatial_ttt.train.ring import Batch
@@ -23,21 +23,21 @@ def batch() -> Batch:
 
 
 def test_a_vision_token_shows_what_its_pixels_show(batch: Batch) -> None:
-    shown, depth = token_targets(batch, clips.SPEC, len(categories()))
-    rows, cols = clips.SPEC.grid
+    spec = ClipSpec(num_slots=4, fps=2.0, width=96, height=64)
+    rows, cols = spec.grid
+    generator = torch.Generator().manual_seed(0)
+    category = torch.randint(0, len(categories()), (2, 8, 8, 12), generator=generator)
+    depth = torch.rand(2, 8, 8, 12, generator=generator).half()
+    here = batch._replace(category=category.byte(), depth=depth)
+    shown, far = token_targets(here, spec, len(categories()))
     assert shown.shape == (2 * 4, rows * cols, len(categories()))
     for clip, slot, cell in np.ndindex(2, 4, rows * cols):
-        row, col = divmod(cell, cols)
-        area = (
-            clip,
-            slice(2 * slot, 2 * slot + 2),
-            slice(4 * row, 4 * row + 4),
-            slice(4 * col, 4 * col + 4),
-        )
+        top, left = 4 * (cell // cols), 4 * (cell % cols)
+        times = slice(2 * slot, 2 * slot + 2)
+        area = (clip, times, slice(top, top + 4), slice(left, left + 4))
         found = set(shown[4 * clip + slot, cell].nonzero().flatten().tolist())
-        assert found == set(batch.category[area].flatten().tolist())
-        mean = batch.depth[area].float().mean()
-        torch.testing.assert_close(depth[4 * clip + slot, cell], mean)
+        assert found == set(category[area].flatten().tolist())
+        torch.testing.assert_close(far[4 * clip + slot, cell], depth[area].float().mean())
 
 
 def test_places_are_turned_into_the_frame_of_the_camera_now(batch: Batch) -> None:
