@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils import logging as hf_logging
 
 from spatial_ttt.engine import compile_model
 from spatial_ttt.errors import ConfigError, SpatialTTTError
@@ -89,7 +90,10 @@ class Outcome:
 
 def train(config: TrainConfig, stage: int, *, resume: bool = False) -> Outcome:
     """Run one stage, alone or as one of torchrun's processes."""
+    hf_logging.disable_progress_bar()
     with processes(config.device) as group:
+        if not group.is_first:  # what all of them would say, one says
+            logging.getLogger("spatial_ttt").setLevel(logging.ERROR)
         return Trainer(config, stage, group, resume=resume).run()
 
 

@@ -20,6 +20,7 @@ from spatial_ttt.loading import open_model
 from spatial_ttt.session import StreamingSession
 from spatial_ttt.train.logs import read_metrics
 from spatial_ttt.train.settings import to_plain
+from spatial_ttt.train.starting import start_model
 from spatial_ttt.train.trainer import train
 from spatial_ttt.video import open_source
 from tests.train import toy
@@ -185,6 +186,20 @@ def test_the_window_shrinks_to_the_models_own(data, tmp_path):
     assert all(a >= b for a, b in itertools.pairwise(windows))
     exported = open_model(outcome.folder / "model", device="cpu").model
     assert exported.config.ttt_config.window_size == 24
+
+
+def test_the_average_is_what_is_exported(data, tmp_path):
+    def exported(name, **changes):
+        outcome = train(toy.recipe(data, tmp_path / name, **changes), 1)
+        return dict(open_model(outcome.folder / "model", device="cpu").model.named_parameters())
+
+    start, _ = start_model(toy.recipe(data, tmp_path))
+    moved = exported("plain", max_steps=1)
+    averaged = exported("average", max_steps=1, optim={"ema_decay": 0.75})
+    for name, before in start.named_parameters():
+        expected = 0.75 * before + 0.25 * moved[name]
+        torch.testing.assert_close(averaged[name], expected, rtol=1e-5, atol=1e-6)
+    assert any(not torch.equal(moved[n], averaged[n]) for n in moved)
 
 
 def test_bfloat16_keeps_float32_masters(data, tmp_path):
