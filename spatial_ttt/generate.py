@@ -41,7 +41,9 @@ def choose(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> in
     """One token id from logits [V]."""
     if decoding.temperature == 0:
         return int(logits.argmax())
-    scores = logits.double() / decoding.temperature
+    exact = logits.double()
+    # From the largest down: any temperature above zero, however small, leaves finite chances.
+    scores = (exact - exact.max()) / decoding.temperature
     if decoding.top_k and decoding.top_k < scores.numel():
         scores = scores.masked_fill(scores < scores.topk(decoding.top_k).values[-1], float("-inf"))
     chances = scores.softmax(-1)

@@ -20,6 +20,8 @@ _EXTRAS = {
     "websockets": "serve",
     "httpx": "serve",
     "prometheus_client": "serve",
+    "rerun": "rerun",
+    "pyarrow": "lerobot",
 }
 """Which extra of the package brings an optional dependency."""
 

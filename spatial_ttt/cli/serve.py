@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -97,7 +98,13 @@ def connect(
         str | None, typer.Option(help="Go on with this session instead of a new one.")
     ] = None,
     watch: Annotated[
-        str | None, typer.Option(help="Video, folder, camera:0 or rtsp:// to send meanwhile.")
+        str | None,
+        typer.Option(
+            help="Video, folder, camera:0, rtsp:// or lerobot:FOLDER#EPISODE to send meanwhile."
+        ),
+    ] = None,
+    rerun: Annotated[
+        Path | None, typer.Option(help="Record frames, memory and answers for the Rerun viewer.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name of a new session.")] = "terminal",
     fps: Annotated[float, typer.Option(help="Frames sent per second of the source.")] = 2.0,
@@ -112,11 +119,15 @@ def connect(
     """
     from spatial_ttt.serve import terminal
     from spatial_ttt.serve.client import Server
+    from spatial_ttt.serve.rerun_log import RerunLog
 
-    with Server(url, token) as server:
+    with ExitStack() as stack:
+        frames = terminal.open_frames(watch, fps) if watch else None
+        log = stack.enter_context(RerunLog(rerun)) if rerun else None
+        server = stack.enter_context(Server(url, token))
         chosen = server.session(session) if session else server.open(name)
-        feeder = terminal.Feeder(chosen, watch, fps) if watch else None
-        terminal.connect(chosen, sys.stdin, feeder, max_new_tokens)
+        feeder = terminal.Feeder(chosen, frames, log) if frames else None
+        terminal.connect(chosen, terminal.Console(sys.stdin, max_new_tokens, log), feeder)
 
 
 def parse_bytes(text: str) -> int:

@@ -37,7 +37,8 @@ class FrameStream:
     """Send frames with `send`; one thread per stream reads what comes back.
 
     `quality` is JPEG's (None: PNG, without loss). `buffer_bytes` bounds what is kept for a server that
-    forgets; `give_up_s` is how long to try to reach it again.
+    forgets; `give_up_s` is how long to try to reach it again. `on_message` hears all that the server says
+    (acks, slots with what the memory did, saves), on the reading thread.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class FrameStream:
         frames_ahead: int = 16,
         buffer_bytes: int = 256 << 20,
         give_up_s: float = 120.0,
+        on_message: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.lost: list[tuple[int, int]] = []
         """Ranges of frame ids (first, last) that no session has seen or will see."""
@@ -59,6 +61,7 @@ class FrameStream:
         self._url, self._token = url, token
         self._quality, self._ahead, self._buffer_bytes = quality, frames_ahead, buffer_bytes
         self._give_up_s = give_up_s
+        self._on_message = on_message
         self._kept: deque[tuple[int, bytes]] = deque()
         self._kept_bytes = 0
         self._changed = threading.Condition()
@@ -148,6 +151,8 @@ class FrameStream:
                 return
 
     def _hear(self, message: dict[str, Any]) -> None:
+        if self._on_message is not None:
+            self._on_message(message)
         with self._changed:
             kind = message["type"]
             if kind == "ack":

@@ -17,22 +17,16 @@ schemathesis = pytest.importorskip("schemathesis")
 FEW, MANY = 8, 400
 """Requests per operation: some 200 in every run, more than 10,000 with the slow tests."""
 
-# What the server refuses by its own rules, whatever the schema says.
-OWN_RULES = {400, 401, 403, 404, 405, 409, 410, 413, 415, 422, 429, 503}
-
 
 def fuzz(server, examples):
     """Send so many requests to every operation; how many there were."""
-    from schemathesis.checks import not_a_server_error
     from schemathesis.specs.openapi.checks import (
         content_type_conformance,
         response_schema_conformance,
         status_code_conformance,
     )
 
-    checks = [
-        not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance
-    ]  # fmt: skip
+    checks = [status_code_conformance, content_type_conformance, response_schema_conformance]
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     sent = 0
     from spatial_ttt.serve.client import Server
@@ -53,7 +47,9 @@ def fuzz(server, examples):
                     for name in known.keys() & (case.path_parameters or {}).keys():
                         case.path_parameters[name] = known[name]()[0]["id"]
                 sent += 1
-                case.call_and_validate(checks=checks)
+                response = case.call_and_validate(checks=checks)
+                full = response.status_code == 503 and response.json()["error"]["code"] == "no_room"
+                assert response.status_code < 500 or full
                 if not client.sessions():
                     client.open(max_frames=20)
                 if not client.snapshots():
