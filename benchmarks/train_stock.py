@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn import functional as F
 
 from spatial_ttt.model.configuration import SpatialTTTConfig
@@ -16,6 +16,7 @@ from spatial_ttt.processor import Processor, qwen3_vl_frames
 from spatial_ttt.testing.small import byte_tokenizer
 from spatial_ttt.train.dataset import LoadedSample
 from spatial_ttt.train.distributed import Processes
+from spatial_ttt.train.sharding import add_up
 
 _KEPT = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id",
          "tie_word_embeddings")  # fmt: skip
@@ -80,9 +81,7 @@ def stock_model(
         fully_shard(layer, reshard_after_forward=group.world > 1, **options)
     ignored = set(visual.parameters())
     fully_shard(module, reshard_after_forward=False, ignored_params=ignored, **options)
-    for part in module.modules():
-        if isinstance(part, FSDPModule):
-            part.set_force_sum_reduction_for_comms(True)
-            part.set_gradient_divide_factor(1.0)
+    if group.world > 1:
+        add_up(module)
     costs = SpatialTTTConfig(**values | {"ttt": values["ttt"] | {"layer_pattern": ["anchor"]}})
     return module, costs

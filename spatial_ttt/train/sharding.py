@@ -75,11 +75,17 @@ def shard(packed: PackedModel, processes: Processes, precision: torch.dtype) -> 
         fully_shard(layer, reshard_after_forward=several, **options)
         register_fsdp_forward_method(layer, "run_rows")
     fully_shard(packed, reshard_after_forward=False, ignored_params=frozen, **options)
-    for module in packed.modules():
-        if isinstance(module, FSDPModule):  # sums, not means: losses are normalised by targets
-            module.set_force_sum_reduction_for_comms(True)
-            module.set_gradient_divide_factor(1.0)
+    if several:
+        add_up(packed)
     packed.touch_all = True  # so that every number of processes updates the same parameters
+
+
+def add_up(module: nn.Module) -> None:
+    """Sum gradients over processes instead of taking their mean: losses are normalised by targets."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.set_force_sum_reduction_for_comms(True)
+            part.set_gradient_divide_factor(1.0)
 
 
 def reshard(packed: PackedModel) -> None:
