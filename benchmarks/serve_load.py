@@ -185,7 +185,7 @@ class Client:
         """Send, ask, listen."""
         await asyncio.sleep(delay)
         try:
-            async with connect(self._url, compression=None, ping_timeout=120) as line:
+            async with connect(self._url, compression=None, ping_timeout=None) as line:
                 listener = asyncio.create_task(self._listen(line))
                 await asyncio.gather(
                     self._send(line, stop_at, options.fps),

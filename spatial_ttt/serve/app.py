@@ -58,9 +58,9 @@ def create_app(loaded: LoadedModel, settings: ServeSettings) -> FastAPI:
 def _add_plain_routes(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", tags=["server"])
     async def healthz() -> JSONResponse:
-        """200 while sessions are served, 503 while the server stops."""
-        draining = service.pool.is_draining
-        return JSONResponse({"status": "draining" if draining else "ok"}, 503 if draining else 200)
+        """200 while sessions are served, 503 while the server stops or cannot look after them."""
+        health = service.health
+        return JSONResponse({"status": health}, 200 if health == "ok" else 503)
 
     @app.get("/metrics", tags=["server"], response_class=Response, responses=REFUSALS)
     async def metrics(_: Annotated[Access, Depends(access)]) -> Response:

@@ -188,6 +188,7 @@ class FrameStream:
                     subprotocols=protocols,
                     max_size=1 << 24,
                     max_queue=None,
+                    ping_timeout=None,  # a busy server reads late, which is no reason to leave it
                     compression=None,
                 )
             )

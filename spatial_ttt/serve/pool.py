@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _RETRY_S = 5.0
 """Wait after a failed save."""
+_LOOK_S = 5.0
+"""How often the folder is looked at for sessions that were moved."""
 
 
 class SessionPool:
@@ -53,10 +55,12 @@ class SessionPool:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._waking: dict[str, asyncio.Lock] = {}
         self._retry_at: dict[str, float] = {}
+        self._looked_at = 0.0
         for record in self.store.scan():
-            (self.asleep if record.kind == "session" else self.snapshots)[record.session_id] = (
-                record
-            )
+            self._adopt(record)
+
+    def _adopt(self, record: SessionRecord) -> None:
+        (self.asleep if record.kind == "session" else self.snapshots)[record.session_id] = record
 
     # --- Opening ---------------------------------------------------------------------------------
 
@@ -270,6 +274,9 @@ class SessionPool:
     async def look_after(self) -> None:
         """One round: save what has changed long enough ago, put to sleep what nobody uses."""
         now = time.monotonic()
+        if now - self._looked_at >= _LOOK_S:
+            self._looked_at = now
+            await self.look_for_moved()
         for hosted in list(self.open.values()):
             if self._retry_at.get(hosted.record.session_id, 0.0) > now:
                 continue
@@ -281,6 +288,18 @@ class SessionPool:
                     await self.put_to_sleep(hosted)
             except CheckpointError as error:
                 log.error("session %s cannot be saved: %s", hosted.record.session_id, error)
+
+    async def look_for_moved(self) -> None:
+        """Take over what another server's folder was emptied into this one, give up what was taken away."""
+        known = {**self.asleep, **self.snapshots}
+        there = await self._on_disk(self.store.names)
+        for session_id in there - known.keys() - self.open.keys():
+            record = await self._on_disk(self.store.read, session_id)
+            if record is not None and session_id not in self.open:
+                self._adopt(record)
+        for session_id in known.keys() - there:
+            self.asleep.pop(session_id, None)
+            self.snapshots.pop(session_id, None)
 
     async def put_to_sleep(self, hosted: HostedSession) -> None:
         """Save a session and let its memory go; raises CheckpointError and keeps it where it cannot be saved."""

@@ -171,6 +171,16 @@ async def save_session(caller: Caller, session_id: SessionId) -> SessionView:
     return _view(caller, session_id)
 
 
+@router.post("/sessions/{session_id}/sleep")
+async def put_to_sleep(caller: Caller, session_id: SessionId) -> SessionView:
+    """Save a session and let its memory go; whoever touches it next wakes it. Its files may then be moved."""
+    pool = caller.service.pool
+    hosted = await pool.get(caller.owner, session_id)
+    await caller.service.sources.stop(hosted)
+    await pool.put_to_sleep(hosted)
+    return _view(caller, session_id)
+
+
 @router.post("/sessions/{session_id}/snapshots", status_code=201)
 async def keep_snapshot(caller: Caller, session_id: SessionId, body: Named) -> SnapshotView:
     """Keep this moment, to begin other sessions from."""

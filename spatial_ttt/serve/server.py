@@ -43,6 +43,8 @@ def run_server(loaded: LoadedModel, settings: ServeSettings) -> None:
         ws="websockets-sansio",
         ws_max_size=limits.max_frame_bytes + 64,
         ws_per_message_deflate=False,  # frames are compressed already
+        # A client that is slowed down is not read, so its pong may be late for as long as it takes.
+        ws_ping_timeout=None,
         timeout_graceful_shutdown=max(1, round(settings.drain_s)),
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,

@@ -38,18 +38,26 @@ class Service:
         self.sources = Sources(self.pool, self.decoders, settings.cameras)
         self.requests = Limiter(settings.limits.requests_per_s)
         self.frames = Limiter(settings.limits.frames_per_s)
+        self._watch: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
         """Look after sessions until the block ends, then save them all and stop."""
-        watch = asyncio.create_task(self._look_after())
+        self._watch = asyncio.create_task(self._look_after())
         try:
             yield
         finally:
-            watch.cancel()
+            self._watch.cancel()
             with suppress(asyncio.CancelledError):
-                await watch
+                await self._watch
             await self.stop()
+
+    @property
+    def health(self) -> str:
+        """ok; draining: the server stops; failing: sessions are no longer looked after (a defect)."""
+        if self.pool.is_draining:
+            return "draining"
+        return "ok" if self._watch is not None and not self._watch.done() else "failing"
 
     async def stop(self) -> None:
         """Save every open session; nothing is served afterwards."""

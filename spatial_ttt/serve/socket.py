@@ -34,7 +34,7 @@ from spatial_ttt.video.frame import Pixels
 
 router = APIRouter()
 
-_FRAMES_AHEAD = 8
+_FRAMES_AHEAD = 3
 """Frames of a connection that wait or are being decoded."""
 _NEWS_AHEAD = 256
 """News that wait for a slow reader; further ones are dropped (acknowledgements never are)."""

@@ -69,20 +69,26 @@ class SnapshotStore:
 
     def scan(self) -> list[SessionRecord]:
         """All records; damaged ones are left alone and logged, files that no record names are removed."""
-        records = []
-        for path in sorted(self.folder.glob("*.json")):
-            if not _ID.fullmatch(path.stem):
-                continue
-            try:
-                record = record_from_json(read_json(path), str(path))
-                if record.session_id != path.stem or not self.state_path(record).is_file():
-                    raise CheckpointError(f"{path} names a state that is not there")
-            except CheckpointError as error:
-                log.error("a saved session cannot be used: %s", error)
-                continue
-            records.append(record)
+        found = (self.read(session_id) for session_id in sorted(self.names()))
+        records = [record for record in found if record is not None]
         self._sweep(records)
         return records
+
+    def names(self) -> set[str]:
+        """Ids of all records there are."""
+        return {path.stem for path in self.folder.glob("*.json") if _ID.fullmatch(path.stem)}
+
+    def read(self, session_id: str) -> SessionRecord | None:
+        """A record; None, and a line in the log, for a damaged one."""
+        path = self._record_path(session_id)
+        try:
+            record = record_from_json(read_json(path), str(path))
+            if record.session_id != session_id or not self.state_path(record).is_file():
+                raise CheckpointError(f"{path} names a state that is not there")
+        except CheckpointError as error:
+            log.error("a saved session cannot be used: %s", error)
+            return None
+        return record
 
     def _sweep(self, records: list[SessionRecord]) -> None:
         """Remove what a kill left behind; states of damaged records stay for a person to look at."""

@@ -145,6 +145,7 @@ def test_another_page_in_the_same_browser_gets_nothing(tmp_path):
         assert client.post("/v1/sessions", json={}, headers=own).status_code == 201
         # A name that was made to point here (DNS rebinding) is not this server's.
         assert client.get("/v1/sessions", headers={"host": "evil.example"}).status_code == 403
+        assert client.get("/healthz", headers={"host": "10.0.0.7"}).status_code == 200  # a probe
 
 
 def test_a_proxy_s_name_can_be_allowed(tmp_path):
