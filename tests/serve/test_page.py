@@ -51,6 +51,7 @@ def ask(page, expect, question):
 
 
 @needs_browser
+@pytest.mark.slow  # a real browser beside a real server: passed alone, timed out once on a loaded machine
 @pytest.mark.skipif(not WALK.exists(), reason="no walkthrough ships yet")
 def test_stream_ask_fork_reload_restore(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "loaded", lambda: shipped)
