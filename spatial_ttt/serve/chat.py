@@ -91,7 +91,7 @@ async def _session(
                 "bad_request",
                 "a session has its own frames; push them instead of sending media",
             )
-        return await pool.get(caller.owner, session_id)
+        return stack.enter_context((await pool.get(caller.owner, session_id)).in_use())
     hosted = await stack.enter_async_context(pool.passing(caller.owner, body.max_frames))
     for item in shown:
         record = hosted.record

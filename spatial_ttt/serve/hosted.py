@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -82,7 +83,8 @@ class HostedSession:
         self.last_save = float("-inf")
         """On the steady clock: a wall clock that jumps neither stops nor hastens saving."""
         self.last_frame: Pixels | None = None
-        self.connections = 0
+        self.users = 0
+        """Requests and connections that hold on to it now."""
         self.feeder: str | None = None
         """What the server itself feeds the session from, while it does."""
         self.warning: str | None = None
@@ -108,6 +110,17 @@ class HostedSession:
     def touch(self) -> None:
         """Somebody uses it."""
         self.last_used = time.monotonic()
+
+    @contextmanager
+    def in_use(self) -> Iterator[HostedSession]:
+        """Stays in memory for as long as the block lasts."""
+        self.users += 1
+        self.touch()
+        try:
+            yield self
+        finally:
+            self.users -= 1
+            self.touch()
 
     async def watch(
         self, frame_id: int, sent: float | None, load: Callable[[], Awaitable[Pixels]]
@@ -269,6 +282,19 @@ class HostedSession:
             "state_bytes": stats.state_bytes,
             "seconds": seconds,
         }
+
+    async def retire(self) -> SessionRecord | None:
+        """Let the memory go if nobody uses it and all of it is saved: the record as it was saved, or None.
+
+        Nothing can come in between: who had the session in hand before keeps it from retiring, whoever
+        comes later finds it closed.
+        """
+        async with self._saving, self._feeding:
+            if self.users or self.feeder or self.is_dirty or self._closed:
+                return None
+            self._closed = True
+            self.session.close()
+            return self.record.copy()
 
     async def close(self) -> None:
         """Forget the memory; waits for the frame in hand and for a save."""

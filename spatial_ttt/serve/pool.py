@@ -56,6 +56,9 @@ class SessionPool:
         self._waking: dict[str, asyncio.Lock] = {}
         self._retry_at: dict[str, float] = {}
         self._looked_at = 0.0
+        self._folder = (
+            asyncio.Lock()
+        )  # what is known of the folder and what is in it change together
         for record in self.store.scan():
             self._adopt(record)
 
@@ -175,13 +178,15 @@ class SessionPool:
         parent = await self.get(owner, session_id)
         record = SessionRecord(new_id(), owner, name, parent.record.max_frames, origin=session_id)
         self._admit(record)
-        self.open[record.session_id] = twin = await parent.fork(record)
+        with parent.in_use():
+            self.open[record.session_id] = twin = await parent.fork(record)
         return twin
 
     async def keep(self, owner: str, session_id: str, name: str) -> SessionRecord:
         """Save a point to begin other sessions from; the session goes on."""
         hosted = await self.get(owner, session_id)
-        return await unbroken(self._keep(hosted, name))
+        with hosted.in_use():
+            return await unbroken(self._keep(hosted, name))
 
     async def _keep(self, hosted: HostedSession, name: str) -> SessionRecord:
         record, state = await hosted.capture()
@@ -195,9 +200,10 @@ class SessionPool:
             saved_id=record.next_id - 1,
             file=None,
         )
-        # What people keep must not take the room that open sessions need to be saved in.
-        await self._write(kept, state, self.state_bytes())
-        self.snapshots[kept.session_id] = kept
+        async with self._folder:
+            # What people keep must not take the room that open sessions need to be saved in.
+            await self._write(kept, state, self.state_bytes())
+            self.snapshots[kept.session_id] = kept
         return kept
 
     def kept(self, owner: str) -> list[SessionRecord]:
@@ -237,19 +243,24 @@ class SessionPool:
         await unbroken(self._close(session_id))
 
     async def _close(self, session_id: str) -> None:
-        hosted = self.open.pop(session_id, None)
-        if hosted is not None:
-            await hosted.close()
-            self.ledger.release(session_id)
-        record = hosted.record if hosted else self.asleep.pop(session_id, None)
-        if record is not None:
-            await self._on_disk(self.store.delete, record)
+        async with self._folder:
+            hosted = self.open.pop(session_id, None)
+            if hosted is not None:
+                await hosted.close()
+                self.ledger.release(session_id)
+            record = hosted.record if hosted else self.asleep.pop(session_id, None)
+            if record is not None:
+                await self._on_disk(self.store.delete, record)
 
     async def delete_snapshot(self, owner: str, snapshot_id: str) -> None:
         """Forget a snapshot."""
         record = self.snapshot(owner, snapshot_id)
-        del self.snapshots[snapshot_id]
-        await self._on_disk(self.store.delete, record)
+        await unbroken(self._delete(record))
+
+    async def _delete(self, record: SessionRecord) -> None:
+        async with self._folder:
+            if self.snapshots.pop(record.session_id, None) is not None:
+                await self._on_disk(self.store.delete, record)
 
     # --- Watching over ---------------------------------------------------------------------------
 
@@ -284,33 +295,38 @@ class SessionPool:
             try:
                 if hosted.is_dirty and now - hosted.last_save >= self.settings.snapshot_s:
                     await self.save(hosted)
-                if idle >= self.settings.idle_s and not hosted.connections and not hosted.feeder:
+                if idle >= self.settings.idle_s and not hosted.users and not hosted.feeder:
                     await self.put_to_sleep(hosted)
             except CheckpointError as error:
                 log.error("session %s cannot be saved: %s", hosted.record.session_id, error)
 
     async def look_for_moved(self) -> None:
         """Take over what another server's folder was emptied into this one, give up what was taken away."""
-        known = {**self.asleep, **self.snapshots}
-        there = await self._on_disk(self.store.names)
-        for session_id in there - known.keys() - self.open.keys():
-            record = await self._on_disk(self.store.read, session_id)
-            if record is not None and session_id not in self.open:
-                self._adopt(record)
-        for session_id in known.keys() - there:
-            self.asleep.pop(session_id, None)
-            self.snapshots.pop(session_id, None)
+        async with self._folder:
+            known = {**self.asleep, **self.snapshots}
+            there = await self._on_disk(self.store.names)
+            for session_id in there - known.keys() - self.open.keys() - self.asleep.keys():
+                record = await self._on_disk(self.store.read, session_id)
+                if record is not None and session_id not in self.open:
+                    self._adopt(record)
+            for session_id in known.keys() - there:
+                self.asleep.pop(session_id, None)
+                self.snapshots.pop(session_id, None)
 
-    async def put_to_sleep(self, hosted: HostedSession) -> None:
-        """Save a session and let its memory go; raises CheckpointError and keeps it where it cannot be saved."""
+    async def put_to_sleep(self, hosted: HostedSession) -> bool:
+        """Save a session and let its memory go, unless somebody uses it; whether it sleeps now.
+
+        Raises CheckpointError and keeps it where it cannot be saved.
+        """
         await self.save(hosted)
-        session_id = hosted.record.session_id
-        if self.open.get(session_id) is not hosted or hosted.is_dirty:
-            return  # closed or used in the meantime
-        del self.open[session_id]
-        self.asleep[session_id] = hosted.record
-        await hosted.close()
-        self.ledger.release(session_id)
+        record = await unbroken(hosted.retire())
+        if record is None:
+            return False
+        session_id = record.session_id
+        if self.open.pop(session_id, None) is not None:  # else it was closed in the meantime
+            self.asleep[session_id] = record
+            self.ledger.release(session_id)
+        return True
 
     async def drain(self) -> list[str]:
         """Save everything before the end; returns the ids of sessions that could not be saved."""

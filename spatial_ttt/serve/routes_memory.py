@@ -22,7 +22,7 @@ from spatial_ttt.serve.dependencies import EVENT_STREAM, REFUSALS
 from spatial_ttt.serve.hosted import HostedSession
 from spatial_ttt.serve.problems import not_found
 from spatial_ttt.serve.records import WalkSpec
-from spatial_ttt.serve.routes_sessions import Caller, SessionId
+from spatial_ttt.serve.routes_sessions import Caller, InUse, SessionId
 from spatial_ttt.serve.schemas import CameraSource, SessionView, Strict, WalkSource, view_session
 from spatial_ttt.serve.service import Service
 from spatial_ttt.serve.streams import PatientStream
@@ -97,16 +97,15 @@ def _as_jpeg(pixels: Pixels) -> bytes:
 
 @router.post("/sessions/{session_id}/source")
 async def start_source(
-    caller: Caller, session_id: SessionId, body: Annotated[CameraSource | WalkSource, Body()]
+    caller: Caller, hosted: InUse, body: Annotated[CameraSource | WalkSource, Body()]
 ) -> SessionView:
     """Let the server watch a camera that its operator named, or a walk through a procedural home."""
     service = caller.service
-    hosted = await service.pool.get(caller.owner, session_id)
     if isinstance(body, CameraSource):
         service.sources.watch_camera(hosted, body.camera, body.fps)
     else:
         service.sources.watch_walk(hosted, _walk(service, body), body.pace)
-    return view_session(hosted.record, hosted, service.pool.ledger.of(session_id))
+    return view_session(hosted.record, hosted, service.pool.ledger.of(hosted.record.session_id))
 
 
 def _walk(service: Service, body: WalkSource) -> WalkSpec:
@@ -117,9 +116,8 @@ def _walk(service: Service, body: WalkSource) -> WalkSpec:
 
 
 @router.delete("/sessions/{session_id}/source", status_code=204, response_class=Response)
-async def stop_source(caller: Caller, session_id: SessionId) -> None:
+async def stop_source(caller: Caller, hosted: InUse) -> None:
     """Stop what the server watches for the session; what was seen stays."""
-    hosted = await caller.service.pool.get(caller.owner, session_id)
     await caller.service.sources.stop(hosted)
 
 
@@ -137,10 +135,9 @@ async def plan(caller: Caller, session_id: SessionId) -> dict[str, Any]:
     response_class=Response,
     responses=EVENT_STREAM,
 )
-async def draw_map(caller: Caller, session_id: SessionId, body: MapRequest) -> Response:
+async def draw_map(caller: Caller, hosted: InUse, body: MapRequest) -> Response:
     """Ask the memory about its surroundings and place what it names on a map, as events."""
     service = caller.service
-    hosted = await service.pool.get(caller.owner, session_id)
     categories = tuple(dict.fromkeys(plain_text(c) for c in body.categories))
     events = _map_events(service, hosted, categories)
     return PatientStream(server_sent(events), service.limits.send_timeout_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Path, Query, Request
@@ -18,6 +19,7 @@ from spatial_ttt.serve.dependencies import (
     access,
 )
 from spatial_ttt.serve.frames import Encoding, WireFrame
+from spatial_ttt.serve.hosted import HostedSession
 from spatial_ttt.serve.problems import Problem
 from spatial_ttt.serve.schemas import (
     AckView,
@@ -40,6 +42,16 @@ router = APIRouter(prefix="/v1", tags=["sessions"], responses=REFUSALS)
 Caller = Annotated[Access, Depends(access)]
 SessionId = Annotated[str, Path(max_length=64, description="As the server named it.")]
 SnapshotId = SessionId
+
+
+async def _in_use(caller: Caller, session_id: SessionId) -> AsyncGenerator[HostedSession, None]:
+    hosted = await caller.service.pool.get(caller.owner, session_id)
+    with hosted.in_use():
+        yield hosted
+
+
+InUse = Annotated[HostedSession, Depends(_in_use)]
+"""The session of the path, awake, and kept so until the answer is sent."""
 _ENCODINGS = {
     "image/jpeg": Encoding.JPEG,
     "image/png": Encoding.PNG,
@@ -88,7 +100,7 @@ async def close_session(caller: Caller, session_id: SessionId) -> None:
 async def push_frame(
     caller: Caller,
     request: Request,
-    session_id: SessionId,
+    hosted: InUse,
     frame_id: Annotated[int, Path(ge=0, lt=1 << 63)],
     time: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     height: Annotated[int, Query(ge=0, le=65535)] = 0,
@@ -96,7 +108,6 @@ async def push_frame(
 ) -> AckView:
     """Watch one frame: JPEG, PNG, or raw RGB with its height and width. Sent twice, it is watched once."""
     service = caller.service
-    hosted = await service.pool.get(caller.owner, session_id)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in _ENCODINGS:
         raise Problem(415, "bad_type", f"content-type {kind!r}; wanted {', '.join(_ENCODINGS)}")
@@ -117,9 +128,8 @@ async def push_frame(
 
 
 @router.post("/sessions/{session_id}/skip")
-async def skip_frames(caller: Caller, session_id: SessionId, body: Skip) -> AckView:
+async def skip_frames(hosted: InUse, body: Skip) -> AckView:
     """Declare frames lost that will not be sent again."""
-    hosted = await caller.service.pool.get(caller.owner, session_id)
     return AckView(**(await hosted.skip(body.to)).to_json())
 
 
@@ -127,11 +137,10 @@ async def skip_frames(caller: Caller, session_id: SessionId, body: Skip) -> AckV
 async def push_clip(
     caller: Caller,
     request: Request,
-    session_id: SessionId,
+    hosted: InUse,
     fps: Annotated[float, Query(gt=0, le=60)] = 2.0,
 ) -> ClipView:
     """Watch a video file to its end, its times after everything seen so far."""
-    hosted = await caller.service.pool.get(caller.owner, session_id)
     return await watch_clip(caller.service, hosted, await request.body(), fps)
 
 
@@ -140,10 +149,9 @@ async def push_clip(
     response_model=AnswerView,
     responses=EVENT_STREAM,
 )
-async def ask(caller: Caller, session_id: SessionId, body: Question) -> Any:
+async def ask(caller: Caller, hosted: InUse, body: Question) -> Any:
     """Ask about everything seen so far; the stream is left untouched."""
     service = caller.service
-    hosted = await service.pool.get(caller.owner, session_id)
     words = check_question(body.question, service.limits.max_question_chars)
     decoding = body.decoding(service.limits.max_new_tokens)
     if not body.stream:
@@ -164,11 +172,10 @@ async def fork_session(
 
 
 @router.post("/sessions/{session_id}/save")
-async def save_session(caller: Caller, session_id: SessionId) -> SessionView:
+async def save_session(caller: Caller, hosted: InUse) -> SessionView:
     """Make everything seen so far safe now, instead of within seconds."""
-    pool = caller.service.pool
-    await pool.save(await pool.get(caller.owner, session_id))
-    return _view(caller, session_id)
+    await caller.service.pool.save(hosted)
+    return _view(caller, hosted.record.session_id)
 
 
 @router.post("/sessions/{session_id}/sleep")
@@ -177,7 +184,8 @@ async def put_to_sleep(caller: Caller, session_id: SessionId) -> SessionView:
     pool = caller.service.pool
     hosted = await pool.get(caller.owner, session_id)
     await caller.service.sources.stop(hosted)
-    await pool.put_to_sleep(hosted)
+    if not await pool.put_to_sleep(hosted):
+        raise Problem(409, "in_use", "the session is in use; close its streams first")
     return _view(caller, session_id)
 
 

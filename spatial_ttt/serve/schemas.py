@@ -92,7 +92,7 @@ class CameraSource(Strict):
 class WalkSource(Strict):
     """A walk through a procedural home."""
 
-    walk: int = Field(ge=0, lt=1 << 40, description="The home's seed.")
+    walk: int = Field(ge=0, lt=3 << 40, description="The home's seed.")
     fps: Finite = Field(2.0, gt=0, le=30)
     seconds: Finite = Field(60.0, ge=1, le=3600)
     pace: Finite = Field(0.0, ge=0, le=100, description="Times real time; 0: as fast as it goes.")

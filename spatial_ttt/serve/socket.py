@@ -61,16 +61,10 @@ async def stream(websocket: WebSocket, session_id: str) -> None:
         body = JSONResponse({"error": problem.to_dict()}, problem.status)
         await websocket.send_denial_response(body)
         return
-    offered = websocket.scope.get("subprotocols", ())
-    await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
-    hosted.connections += 1
-    service.metrics.connections.inc()
-    try:
+    with hosted.in_use(), service.metrics.connections.track_inprogress():
+        offered = websocket.scope.get("subprotocols", ())
+        await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
         await Connection(websocket, service, hosted).run()
-    finally:
-        hosted.connections -= 1
-        hosted.touch()
-        service.metrics.connections.dec()
 
 
 class Connection:

@@ -77,7 +77,7 @@ def test_a_client_that_dies_in_the_middle_of_a_frame_changes_nothing(tmp_path):
             line.sendall(masked(wire(3))[:700])  # half of frame 3
             wait_for(lambda: session.stats()["next"] == 3)
             line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")  # RST
-        wait_for(lambda: server.service.pool.open[session.session_id].connections == 0)
+        wait_for(lambda: server.service.pool.open[session.session_id].users == 0)
         assert session.stats()["next"] == 3
         assert session.answer("How many?", max_new_tokens=12)["answer"] == expected(3)
         with session.stream(quality=None) as frames:
@@ -95,7 +95,7 @@ def test_a_slow_reader_is_dropped_and_slows_nobody_else(tmp_path):
             ping = masked(json.dumps({"type": "dance", "ref": "x" * 80}).encode() + b" " * 100, 1)
             hosted = server.service.pool.open[slow.session_id]
             deadline = time.monotonic() + 30
-            while hosted.connections:  # fills both sides' buffers with answers it never reads
+            while hosted.users:  # fills both sides' buffers with answers it never reads
                 assert time.monotonic() < deadline
                 try:
                     line.sendall(ping * 200)
@@ -164,7 +164,6 @@ def test_a_full_disk_costs_a_snapshot_and_nothing_else(tmp_path):
         assert (shown["saved"], shown["warning"]) == (5, None)
 
 
-@pytest.mark.slow  # on a loaded machine its answer differed in 2 of 20 runs; not understood yet
 def test_a_session_that_cannot_be_saved_is_not_put_to_sleep(tmp_path):
     with running(tmp_path, idle_s=0.1, snapshot_s=0.1) as client:
         with files_no_larger_than(20_000):

@@ -1,0 +1,158 @@
+"""Sleeping and waking against everything that may happen at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from spatial_ttt.errors import SessionClosed
+from spatial_ttt.generate import Decoding
+from spatial_ttt.serve.metrics import Metrics
+from spatial_ttt.serve.pool import SessionPool
+from spatial_ttt.serve.problems import Problem
+from spatial_ttt.serve.steps import ModelSteps
+from spatial_ttt.video import Frame
+from tests.serve.parts import loaded, offline, pixels, settings
+
+SHORT = Decoding(max_new_tokens=12)
+
+
+def with_pool(folder, work):
+    """Run `work(pool)` and stop the pool as a server does."""
+
+    async def run():
+        pool = SessionPool(loaded(), settings(folder), ModelSteps(2), Metrics())
+        try:
+            return await work(pool)
+        finally:
+            await pool.drain()
+            await asyncio.to_thread(pool.shutdown)
+
+    return asyncio.run(run())
+
+
+async def watch(hosted, index):
+    return await hosted.watch_next(Frame(pixels(index), index / 2))
+
+
+async def answer(hosted):
+    return "".join([piece async for piece in (await hosted.ask("How many?", SHORT)).pieces])
+
+
+def expected(count):
+    return "".join(offline(count).ask("How many?", SHORT))
+
+
+@pytest.mark.parametrize("holds_on", [True, False])
+def test_a_frame_that_comes_while_a_session_falls_asleep_is_not_lost(tmp_path, holds_on):
+    """The request has the session in hand, its frame arrives while the session is being put to sleep."""
+
+    async def work(pool):
+        hosted = await pool.create("ann")
+        session_id = hosted.record.session_id
+        for index in range(3):
+            await watch(hosted, index)
+        arrived = asyncio.Event()
+
+        async def load():
+            await arrived.wait()
+            return pixels(3)
+
+        async def request():
+            if holds_on:
+                with hosted.in_use():
+                    return await hosted.watch(3, 1.5, load)
+            await asyncio.sleep(0)
+            return await hosted.watch(3, 1.5, load)
+
+        pushing = asyncio.ensure_future(request())
+        sleeping = asyncio.ensure_future(pool.put_to_sleep(hosted))
+        await asyncio.sleep(0.05)
+        arrived.set()
+        try:
+            was_watched = (await pushing).status == "watched"
+        except SessionClosed:  # it came too late: told so, and to be sent again
+            was_watched = False
+        await sleeping
+        again = await pool.get("ann", session_id)
+        assert again.record.next_id == (4 if was_watched else 3)
+        assert again.session.state.num_frames == again.record.next_id
+        assert await answer(again) == expected(again.record.next_id)
+
+    with_pool(tmp_path, work)
+
+
+def test_whoever_comes_while_a_session_wakes_gets_the_same_one(tmp_path):
+    async def work(pool):
+        hosted = await pool.create("ann")
+        session_id = hosted.record.session_id
+        await watch(hosted, 0)
+        assert await pool.put_to_sleep(hosted)
+        assert (pool.ledger.promised, pool.open) == (0, {})
+        woken = await asyncio.gather(*(pool.get("ann", session_id) for _ in range(5)))
+        assert len({id(w) for w in woken}) == 1
+        with pytest.raises(Problem, match="no such session"):
+            await pool.get("bob", session_id)
+
+    with_pool(tmp_path, work)
+
+
+def test_a_session_in_use_does_not_sleep(tmp_path):
+    async def work(pool):
+        hosted = await pool.create("ann")
+        with hosted.in_use():
+            assert not await pool.put_to_sleep(hosted)
+            assert (await watch(hosted, 0)).status == "watched"
+        hosted.feeder = "camera"
+        assert not await pool.put_to_sleep(hosted)
+        hosted.feeder = None
+        assert await pool.put_to_sleep(hosted)
+
+    with_pool(tmp_path, work)
+
+
+def test_a_session_that_is_closed_stays_closed(tmp_path):
+    """The folder is looked through while a session is being deleted from it."""
+
+    async def work(pool):
+        for _ in range(20):
+            hosted = await pool.create("ann")
+            session_id = hosted.record.session_id
+            await asyncio.gather(
+                pool.look_for_moved(), pool.close("ann", session_id), pool.look_for_moved()
+            )
+            assert session_id not in pool.asleep
+            assert session_id not in pool.open
+        assert pool.ledger.promised == 0
+
+    with_pool(tmp_path, work)
+
+
+def test_sleeping_waking_and_watching_at_random_lose_nothing(tmp_path):
+    async def work(pool):
+        session_id = (await pool.create("ann")).record.session_id
+        done = asyncio.Event()
+
+        async def nightfall():
+            while not done.is_set():
+                hosted = pool.open.get(session_id)
+                if hosted is not None:
+                    await pool.put_to_sleep(hosted)
+                await asyncio.sleep(0)
+
+        night = asyncio.ensure_future(nightfall())
+        index = 0
+        while index < 12:
+            hosted = await pool.get("ann", session_id)
+            try:
+                index += (await watch(hosted, index)).status == "watched"
+            except SessionClosed:
+                continue
+        done.set()
+        await night
+        hosted = await pool.get("ann", session_id)
+        assert hosted.record.next_id == hosted.session.state.num_frames == 12
+        assert await answer(hosted) == expected(12)
+
+    with_pool(tmp_path, work)
