@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 
 _RETRY_S = 5.0
 """Wait after a failed save."""
-_LOOK_S = 5.0
-"""How often the folder is looked at for sessions that were moved."""
 
 
 class SessionPool:
@@ -54,15 +52,16 @@ class SessionPool:
         self.is_draining = False
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._waking: dict[str, asyncio.Lock] = {}
-        self._retry_at: dict[str, float] = {}
-        self._looked_at = 0.0
-        self._folder = (
+        self.retry_at: dict[str, float] = {}
+        """When a failed save is tried again, on the steady clock."""
+        self.folder_lock = (
             asyncio.Lock()
         )  # what is known of the folder and what is in it change together
         for record in self.store.scan():
-            self._adopt(record)
+            self.adopt(record)
 
-    def _adopt(self, record: SessionRecord) -> None:
+    def adopt(self, record: SessionRecord) -> None:
+        """Know a session or snapshot that is on disk."""
         (self.asleep if record.kind == "session" else self.snapshots)[record.session_id] = record
 
     # --- Opening ---------------------------------------------------------------------------------
@@ -143,7 +142,7 @@ class SessionPool:
         """A session `record` with the memory that `source` names."""
         self._admit(record)
         try:
-            session = await self._on_disk(self._read, source, record)
+            session = await self.on_disk(self._read, source, record)
         except CheckpointError:
             self.ledger.release(record.session_id)
             raise
@@ -200,7 +199,7 @@ class SessionPool:
             saved_id=record.next_id - 1,
             file=None,
         )
-        async with self._folder:
+        async with self.folder_lock:
             # What people keep must not take the room that open sessions need to be saved in.
             await self._write(kept, state, self.state_bytes())
             self.snapshots[kept.session_id] = kept
@@ -243,14 +242,14 @@ class SessionPool:
         await unbroken(self._close(session_id))
 
     async def _close(self, session_id: str) -> None:
-        async with self._folder:
+        async with self.folder_lock:
             hosted = self.open.pop(session_id, None)
             if hosted is not None:
                 await hosted.close()
                 self.ledger.release(session_id)
             record = hosted.record if hosted else self.asleep.pop(session_id, None)
             if record is not None:
-                await self._on_disk(self.store.delete, record)
+                await self.on_disk(self.store.delete, record)
 
     async def delete_snapshot(self, owner: str, snapshot_id: str) -> None:
         """Forget a snapshot."""
@@ -258,9 +257,9 @@ class SessionPool:
         await unbroken(self._delete(record))
 
     async def _delete(self, record: SessionRecord) -> None:
-        async with self._folder:
+        async with self.folder_lock:
             if self.snapshots.pop(record.session_id, None) is not None:
-                await self._on_disk(self.store.delete, record)
+                await self.on_disk(self.store.delete, record)
 
     # --- Watching over ---------------------------------------------------------------------------
 
@@ -270,75 +269,17 @@ class SessionPool:
             await unbroken(hosted.save(self._write))
         except CheckpointError as error:
             hosted.warning = str(error)
-            self._retry_at[hosted.record.session_id] = time.monotonic() + _RETRY_S
+            self.retry_at[hosted.record.session_id] = time.monotonic() + _RETRY_S
             raise
 
     async def _write(self, record: SessionRecord, state: StreamState, spare: int = 0) -> None:
         try:
             with self.metrics.save_seconds.time():
-                await self._on_disk(self.store.save, record, state, spare)
+                await self.on_disk(self.store.save, record, state, spare)
         except CheckpointError:
             self.metrics.saves.labels("failed").inc()
             raise
         self.metrics.saves.labels("done").inc()
-
-    async def look_after(self) -> None:
-        """One round: save what has changed long enough ago, put to sleep what nobody uses."""
-        now = time.monotonic()
-        if now - self._looked_at >= _LOOK_S:
-            self._looked_at = now
-            await self.look_for_moved()
-        for hosted in list(self.open.values()):
-            if self._retry_at.get(hosted.record.session_id, 0.0) > now:
-                continue
-            idle = now - hosted.last_used
-            try:
-                if hosted.is_dirty and now - hosted.last_save >= self.settings.snapshot_s:
-                    await self.save(hosted)
-                if idle >= self.settings.idle_s and not hosted.users and not hosted.feeder:
-                    await self.put_to_sleep(hosted)
-            except CheckpointError as error:
-                log.error("session %s cannot be saved: %s", hosted.record.session_id, error)
-
-    async def look_for_moved(self) -> None:
-        """Take over what another server's folder was emptied into this one, give up what was taken away."""
-        async with self._folder:
-            known = {**self.asleep, **self.snapshots}
-            there = await self._on_disk(self.store.names)
-            for session_id in there - known.keys() - self.open.keys() - self.asleep.keys():
-                record = await self._on_disk(self.store.read, session_id)
-                if record is not None and session_id not in self.open:
-                    self._adopt(record)
-            for session_id in known.keys() - there:
-                self.asleep.pop(session_id, None)
-                self.snapshots.pop(session_id, None)
-
-    async def put_to_sleep(self, hosted: HostedSession) -> bool:
-        """Save a session and let its memory go, unless somebody uses it; whether it sleeps now.
-
-        Raises CheckpointError and keeps it where it cannot be saved.
-        """
-        await self.save(hosted)
-        record = await unbroken(hosted.retire())
-        if record is None:
-            return False
-        session_id = record.session_id
-        if self.open.pop(session_id, None) is not None:  # else it was closed in the meantime
-            self.asleep[session_id] = record
-            self.ledger.release(session_id)
-        return True
-
-    async def drain(self) -> list[str]:
-        """Save everything before the end; returns the ids of sessions that could not be saved."""
-        self.is_draining = True
-        lost = []
-        for hosted in list(self.open.values()):
-            try:
-                await self.save(hosted)
-            except CheckpointError as error:
-                log.error("session %s is lost: %s", hosted.record.session_id, error)
-                lost.append(hosted.record.session_id)
-        return lost
 
     def shutdown(self) -> None:
         """Wait for threads; the folder is free afterwards."""
@@ -346,7 +287,7 @@ class SessionPool:
         self._disk.shutdown(wait=True)
         self.store.close()
 
-    async def _on_disk(self, work: Any, *args: Any) -> Any:
+    async def on_disk(self, work: Any, *args: Any) -> Any:
         loop = asyncio.get_running_loop()
         return await asyncio.shield(loop.run_in_executor(self._disk, work, *args))
 

@@ -184,7 +184,7 @@ async def put_to_sleep(caller: Caller, session_id: SessionId) -> SessionView:
     pool = caller.service.pool
     hosted = await pool.get(caller.owner, session_id)
     await caller.service.sources.stop(hosted)
-    if not await pool.put_to_sleep(hosted):
+    if not await caller.service.caretaker.put_to_sleep(hosted):
         raise Problem(409, "in_use", "the session is in use; close its streams first")
     return _view(caller, session_id)
 

@@ -12,6 +12,7 @@ import torch
 
 from spatial_ttt.loading import LoadedModel
 from spatial_ttt.serve.auth import read_tokens
+from spatial_ttt.serve.caretaker import Caretaker
 from spatial_ttt.serve.limiter import Limiter
 from spatial_ttt.serve.media import Decoders
 from spatial_ttt.serve.metrics import Metrics
@@ -34,6 +35,7 @@ class Service:
         self.metrics = Metrics()
         self.steps = ModelSteps(settings.model_threads or model_threads(loaded))
         self.pool = SessionPool(loaded, settings, self.steps, self.metrics)
+        self.caretaker = Caretaker(self.pool)
         self.decoders = Decoders(settings.decoders, settings.limits, self.metrics)
         self.sources = Sources(self.pool, self.decoders, settings.cameras)
         self.requests = Limiter(settings.limits.requests_per_s)
@@ -63,7 +65,7 @@ class Service:
         """Save every open session; nothing is served afterwards."""
         self.pool.is_draining = True
         await self.sources.stop_all()
-        lost = await self.pool.drain()
+        lost = await self.caretaker.drain()
         saved = len(self.pool.open) - len(lost)
         log.info("stopped: %d sessions saved, %d could not be saved", saved, len(lost))
         await self.decoders.close()
@@ -73,7 +75,7 @@ class Service:
         period = min(1.0, self.settings.snapshot_s / 2, self.settings.idle_s / 2)
         while True:
             await asyncio.sleep(period)
-            await self.pool.look_after()
+            await self.caretaker.look_after()
 
     def gauges(self) -> None:
         """Bring the gauges up to date."""

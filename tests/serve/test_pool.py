@@ -8,6 +8,7 @@ import pytest
 
 from spatial_ttt.errors import SessionClosed
 from spatial_ttt.generate import Decoding
+from spatial_ttt.serve.caretaker import Caretaker
 from spatial_ttt.serve.metrics import Metrics
 from spatial_ttt.serve.pool import SessionPool
 from spatial_ttt.serve.problems import Problem
@@ -26,7 +27,7 @@ def with_pool(folder, work):
         try:
             return await work(pool)
         finally:
-            await pool.drain()
+            await Caretaker(pool).drain()
             await asyncio.to_thread(pool.shutdown)
 
     return asyncio.run(run())
@@ -67,7 +68,7 @@ def test_a_frame_that_comes_while_a_session_falls_asleep_is_not_lost(tmp_path, h
             return await hosted.watch(3, 1.5, load)
 
         pushing = asyncio.ensure_future(request())
-        sleeping = asyncio.ensure_future(pool.put_to_sleep(hosted))
+        sleeping = asyncio.ensure_future(Caretaker(pool).put_to_sleep(hosted))
         await asyncio.sleep(0.05)
         arrived.set()
         try:
@@ -88,7 +89,7 @@ def test_whoever_comes_while_a_session_wakes_gets_the_same_one(tmp_path):
         hosted = await pool.create("ann")
         session_id = hosted.record.session_id
         await watch(hosted, 0)
-        assert await pool.put_to_sleep(hosted)
+        assert await Caretaker(pool).put_to_sleep(hosted)
         assert (pool.ledger.promised, pool.open) == (0, {})
         woken = await asyncio.gather(*(pool.get("ann", session_id) for _ in range(5)))
         assert len({id(w) for w in woken}) == 1
@@ -102,12 +103,12 @@ def test_a_session_in_use_does_not_sleep(tmp_path):
     async def work(pool):
         hosted = await pool.create("ann")
         with hosted.in_use():
-            assert not await pool.put_to_sleep(hosted)
+            assert not await Caretaker(pool).put_to_sleep(hosted)
             assert (await watch(hosted, 0)).status == "watched"
         hosted.feeder = "camera"
-        assert not await pool.put_to_sleep(hosted)
+        assert not await Caretaker(pool).put_to_sleep(hosted)
         hosted.feeder = None
-        assert await pool.put_to_sleep(hosted)
+        assert await Caretaker(pool).put_to_sleep(hosted)
 
     with_pool(tmp_path, work)
 
@@ -120,7 +121,9 @@ def test_a_session_that_is_closed_stays_closed(tmp_path):
             hosted = await pool.create("ann")
             session_id = hosted.record.session_id
             await asyncio.gather(
-                pool.look_for_moved(), pool.close("ann", session_id), pool.look_for_moved()
+                Caretaker(pool).look_for_moved(),
+                pool.close("ann", session_id),
+                Caretaker(pool).look_for_moved(),
             )
             assert session_id not in pool.asleep
             assert session_id not in pool.open
@@ -138,7 +141,7 @@ def test_sleeping_waking_and_watching_at_random_lose_nothing(tmp_path):
             while not done.is_set():
                 hosted = pool.open.get(session_id)
                 if hosted is not None:
-                    await pool.put_to_sleep(hosted)
+                    await Caretaker(pool).put_to_sleep(hosted)
                 await asyncio.sleep(0)
 
         night = asyncio.ensure_future(nightfall())
