@@ -30,8 +30,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, nargs="+", default=[128, 256, 512, 1024])
     parser.add_argument("--modes", nargs="+", default=["stock", "exact"])
-    parser.add_argument("--slots", type=int, default=16, help="slots per piece")
-    parser.add_argument("--profile", type=int, default=0, help="profile this many frames instead")
+    parser.add_argument("--slots", type=int, nargs="+", default=[16], help="slots per piece")
+    parser.add_argument("--profile", type=int, default=0, help="then profile this many frames")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="a toy model, for trying the script")
     parser.add_argument("--out", type=Path, default=record.RESULTS / "prefill.jsonl")
@@ -52,21 +52,22 @@ def main() -> None:
             if mode == "stock"
             else _ours(config, size, device, options)
         )
-        if options.profile:
-            _profile(run, options.profile)
-            continue
         for frames in options.frames:
-            line = where | {
-                "mode": mode,
-                "frames": frames,
-                "slots_per_piece": options.slots,
-                **_measure(run, frames),
-            }
-            print(
-                {k: line[k] for k in ("mode", "frames", "seconds_to_first_token", "peak_gib")},
-                flush=True,
-            )
-            record.append(options.out, [line])
+            for slots in options.slots if mode == "exact" else [0]:
+                options.piece = slots
+                line = where | {
+                    "mode": mode,
+                    "frames": frames,
+                    "slots_per_piece": slots,
+                    "compiled": options.compile,
+                    **_measure(run, frames),
+                }
+                shown = ("mode", "frames", "slots_per_piece", "seconds_to_first_token", "peak_gib")
+                print({k: line[k] for k in shown}, flush=True)
+                record.append(options.out, [line])
+        if options.profile:
+            options.piece = options.slots[0]
+            _profile(run, options.profile)
         del run
         gc.collect()
         torch.cuda.empty_cache() if device.type == "cuda" else None
@@ -126,11 +127,10 @@ def _ours(
 
     @torch.no_grad()
     def run(frames: int) -> None:
-        video = _frames(frames, size, device)
         state = model.decoder.start()
-        for at in range(0, frames // 2, options.slots):
-            slots = min(options.slots, frames // 2 - at)
-            vision = model.encode(_patches(video[2 * at : 2 * (at + slots)]), grid)
+        for at in range(0, frames // 2, options.piece):
+            slots = min(options.piece, frames // 2 - at)
+            vision = model.encode(_patches(_frames(2 * slots, size, device)), grid)
             ids = torch.tensor([slot_ids * slots], device=device)
             _, state = model.decode_piece(ids, join_all([slot_layout] * slots), vision, state)
         ids = torch.full((1, QUESTION), 7, device=device)
