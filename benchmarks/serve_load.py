@@ -3,8 +3,9 @@
     python benchmarks/serve_load.py [--sessions 1 10 50] [--minutes 10] [--fps 0.5] [--ask-every 30]
 
 A real server process; every session is a WebSocket that sends JPEG frames at a steady rate and asks a
-question now and then. Frames start spread over one period. Anchors are bounded, so that a session's
-memory is constant by design and the slope measures the server. One JSON line per number of sessions.
+question now and then, nobody in step with anybody else. Anchors are bounded, so that a session's memory
+is constant by design once they are full and the slope measures the server. One JSON line per number of
+sessions, with what else the machine did meanwhile.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ QUESTIONS = (
     "What is the size of this room (in square meters)?",
     "How many table(s) are in this room?",
 )
-WARM_UP = 0.2
-"""Share of the run whose memory is not part of the slope: buffers and pages fill."""
+WARM_UP = 0.4
+"""Share of the run whose memory is not part of the slope: anchors, buffers and pages fill."""
 
 
 @dataclass
@@ -53,8 +54,8 @@ class Load:
     answer_s: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     late: int = 0
-    memory: list[tuple[float, float, float]] = field(default_factory=list)
-    """(s, resident MB of server and decoders, share of the machine's CPU they used)"""
+    memory: list[tuple[float, float, float, float]] = field(default_factory=list)
+    """(s, resident MB of server and decoders, share of the machine's CPU they used, and of everybody)"""
 
 
 def main() -> None:
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=0.5, help="frames per second of each session")
     parser.add_argument("--ask-every", type=float, default=30.0, help="seconds, per session")
     parser.add_argument("--model", help="checkpoint folder instead of the shipped model")
-    parser.add_argument("--anchor-bytes", default="8M")
+    parser.add_argument("--anchor-bytes", default="4M")
     parser.add_argument("--out", type=Path, default=record.RESULTS / "serve_load.jsonl")
     options = parser.parse_args()
     for count in options.sessions:
@@ -78,6 +79,7 @@ def main() -> None:
 def measure(options: argparse.Namespace, count: int) -> dict[str, Any]:
     """One server, `count` sessions."""
     load = Load()
+    before = os.getloadavg()
     with server(options) as (url, process):
         asyncio.run(run_all(url, process, options, count, load))
         with Server(url) as client:
@@ -100,6 +102,9 @@ def measure(options: argparse.Namespace, count: int) -> dict[str, Any]:
         "first_piece_ms": percentiles(load.first_s),
         "answer_ms": percentiles(load.answer_s),
         "cpu_share": round(float(np.mean([m[2] for m in load.memory[1:]])), 3),
+        "machine_cpu_share": round(float(np.mean([m[3] for m in load.memory[1:]])), 3),
+        "loadavg": {"before": before, "after": os.getloadavg()},
+        "anchor_bytes": options.anchor_bytes,
     } | slope(load.memory)
 
 
@@ -147,7 +152,7 @@ async def run_all(
     clients = [
         asyncio.create_task(
             Client(f"{url.replace('http', 'ws')}/v1/sessions/{session}/stream", load, frames).run(
-                number / count / options.fps, stop_at, options
+                number / count, stop_at, options
             )
         )
         for number, session in enumerate(sessions)
@@ -181,15 +186,15 @@ class Client:
         self._asked: dict[str, float] = {}
         self._first: set[str] = set()
 
-    async def run(self, delay: float, stop_at: float, options: argparse.Namespace) -> None:
-        """Send, ask, listen."""
-        await asyncio.sleep(delay)
+    async def run(self, share: float, stop_at: float, options: argparse.Namespace) -> None:
+        """Send, ask, listen; begins `share` of a period after the first one does."""
+        await asyncio.sleep(share / options.fps)
         try:
             async with connect(self._url, compression=None, ping_timeout=None) as line:
                 listener = asyncio.create_task(self._listen(line))
                 await asyncio.gather(
                     self._send(line, stop_at, options.fps),
-                    self._ask(line, stop_at, options.ask_every),
+                    self._ask(line, share, stop_at, options.ask_every),
                 )
                 deadline = time.monotonic() + 60
                 while (self._sent or self._asked) and time.monotonic() < deadline:
@@ -212,9 +217,11 @@ class Client:
             self._load.late += wait < -1 / fps
             await asyncio.sleep(max(0.0, wait))
 
-    async def _ask(self, line: ClientConnection, stop_at: float, every: float) -> None:
+    async def _ask(
+        self, line: ClientConnection, share: float, stop_at: float, every: float
+    ) -> None:
         number = 0
-        await asyncio.sleep(every / 2)
+        await asyncio.sleep(every * (0.1 + 0.9 * share))
         while time.monotonic() < stop_at:
             ref = str(number)
             request = {"type": "ask", "ref": ref, "question": QUESTIONS[number % len(QUESTIONS)]}
@@ -254,7 +261,7 @@ async def watch_memory(process: psutil.Process, load: Load) -> None:
         share = 0.0
         if before is not None:
             share = (spent - before[1]) / (now - before[0]) / len(os.sched_getaffinity(0))
-        load.memory.append((now, resident, share))
+        load.memory.append((now, resident, share, psutil.cpu_percent() / 100))
         before = (now, spent)
         await asyncio.sleep(1.0)
 
@@ -269,13 +276,13 @@ def percentiles(seconds: list[float]) -> dict[str, float] | None:
     )
 
 
-def slope(memory: list[tuple[float, float, float]]) -> dict[str, Any]:
+def slope(memory: list[tuple[float, float, float, float]]) -> dict[str, Any]:
     """Memory's trend after the warm-up: MB per minute with twice its standard error.
 
     Samples of one second hang together, so the error is that of minute (at least five) means.
     """
     start = WARM_UP * memory[-1][0]
-    kept = np.array([(t, m) for t, m, _ in memory if t >= start])
+    kept = np.array([(t, m) for t, m, *_ in memory if t >= start])
     pieces = np.array_split(kept, max(5, min(30, int((kept[-1, 0] - kept[0, 0]) / 20))))
     means = np.array([piece.mean(0) for piece in pieces if len(piece)])
     t, m = means[:, 0] / 60, means[:, 1]
