@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=0.5, help="frames per second of each session")
     parser.add_argument("--ask-every", type=float, default=30.0, help="seconds, per session")
     parser.add_argument("--model", help="checkpoint folder instead of the shipped model")
-    parser.add_argument("--anchor-bytes", default="4M")
+    parser.add_argument("--anchor-bytes", default="6M")
     parser.add_argument("--out", type=Path, default=record.RESULTS / "serve_load.jsonl")
     options = parser.parse_args()
     for count in options.sessions:
