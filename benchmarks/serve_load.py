@@ -228,7 +228,7 @@ class Client:
             self._asked[ref] = time.monotonic()
             await line.send(json.dumps(request | {"max_new_tokens": 16}))
             number += 1
-            await asyncio.sleep(every)
+            await asyncio.sleep(min(every, max(0.0, stop_at - time.monotonic())))
 
     async def _listen(self, line: ClientConnection) -> None:
         async for text in line:
