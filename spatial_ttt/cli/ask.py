@@ -152,8 +152,11 @@ def import_checkpoint(
 
 def open_for_use(model: Path | None, device: str, dtype: str, size: str | None) -> LoadedModel:
     """The model that a verb's options name; says so where it is not a trained one."""
+    from transformers.utils import logging as hf_logging
+
     from spatial_ttt.loading import open_model
 
+    hf_logging.disable_progress_bar()  # of weights that load in no time
     loaded = open_model(model, device=device, dtype=dtype, size=_size(size))
     if not loaded.is_trained:
         typer.echo(

@@ -25,9 +25,12 @@ def demo(
     Prints question, answer and truth, time per frame and bytes of memory; writes a page to look at.
     Example: spatial-ttt demo --out demo.html
     """
+    from transformers.utils import logging as hf_logging
+
     from spatial_ttt import demo as demonstration
     from spatial_ttt.loading import open_model
 
+    hf_logging.disable_progress_bar()  # of weights that load in no time
     loaded = open_model(model, device=device)
 
     def show(answer: demonstration.Answered) -> None:

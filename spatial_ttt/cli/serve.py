@@ -89,7 +89,7 @@ def serve(
         model_threads=model_threads,
         decoders=decoders,
     )
-    run_server(open_for_use(model, device, dtype, size), settings)
+    run_server(lambda: open_for_use(model, device, dtype, size), settings)
 
 
 def connect(

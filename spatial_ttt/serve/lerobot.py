@@ -34,6 +34,10 @@ class LeRobotDataset:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        if not (self.folder / "meta" / "info.json").is_file():
+            raise DataError(
+                f"{self.folder} is no LeRobot dataset: it has no meta/info.json; give a dataset's folder"
+            )
         try:
             self._info = read_json(self.folder / "meta" / "info.json")
         except CheckpointError as error:

@@ -15,11 +15,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from spatial_ttt.errors import SpatialTTTError, VideoError
+from spatial_ttt.cli.problems import report_errors
+from spatial_ttt.errors import ConfigError, SpatialTTTError, VideoError
 from spatial_ttt.serve.client import RemoteSession, Server
 
 log = logging.getLogger(__name__)
@@ -77,10 +79,19 @@ class Bridge:
         self._stream.close()
 
 
-def main() -> None:
-    """Run the node until ROS stops it."""
-    import rclpy
+def main() -> int:
+    """Run the node until ROS stops it; the exit code."""
+    return report_errors(_run)
 
+
+def _run() -> None:
+    try:
+        import rclpy
+    except ImportError as error:
+        raise ConfigError(
+            "this needs ROS 2's rclpy, which no package index has: source ROS 2's setup.bash first, and use a "
+            "Python that it was built for"
+        ) from error
     rclpy.init()
     node = rclpy.create_node("spatial_ttt")
     url = str(node.declare_parameter("url", "http://127.0.0.1:8000").value)
@@ -141,4 +152,4 @@ def _served(answer: Callable[[str], str]) -> Callable[[Any, Any], Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

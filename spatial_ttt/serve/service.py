@@ -40,6 +40,8 @@ class Service:
         self.sources = Sources(self.pool, self.decoders, settings.cameras)
         self.requests = Limiter(settings.limits.requests_per_s)
         self.frames = Limiter(settings.limits.frames_per_s)
+        self.num_saved = 0
+        """Sessions that were open and safe when the server stopped."""
         self._watch: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -66,8 +68,8 @@ class Service:
         self.pool.is_draining = True
         await self.sources.stop_all()
         lost = await self.caretaker.drain()
-        saved = len(self.pool.open) - len(lost)
-        log.info("stopped: %d sessions saved, %d could not be saved", saved, len(lost))
+        self.num_saved = len(self.pool.open) - len(lost)
+        log.info("stopped: %d sessions saved, %d could not be saved", self.num_saved, len(lost))
         await self.decoders.close()
         await asyncio.to_thread(self.pool.shutdown)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -61,8 +62,8 @@ def _obey(session: RemoteSession, text: str, console: Console) -> RemoteSession:
     elif text == ":save":
         _say(f"safe to frame {session.save()['saved']}")
     elif text == ":stats":
-        for key, value in session.stats().items():
-            _say(f"{key:16s} {value}")
+        for key, value in _flat(session.stats()):
+            _say(f"{key:18s} {value}")
     elif text == ":list":
         for item in session.server.sessions():
             _say(f"{item['id']} {item['state']:6s} {item['num_frames']:6d} frames {item['name']}")
@@ -71,6 +72,21 @@ def _obey(session: RemoteSession, text: str, console: Console) -> RemoteSession:
     else:
         _answer(session, text, console)
     return session
+
+
+def _flat(stats: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names and values for people: bytes and times in units, nested tables line by line."""
+    for key, value in stats.items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{name}", text) for name, text in _flat(value))
+        elif value is None or value == "":
+            continue
+        elif key.endswith("_bytes"):
+            yield key, f"{value / 1e6:,.1f} MB"
+        elif key.endswith("_at"):
+            yield key, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+        else:
+            yield key, str(value)
 
 
 def _answer(session: RemoteSession, question: str, console: Console) -> None:

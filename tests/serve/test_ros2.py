@@ -10,7 +10,7 @@ import pytest
 
 from spatial_ttt.generate import Decoding
 from spatial_ttt.serve.client import Server
-from spatial_ttt.serve.ros2 import Bridge, _served
+from spatial_ttt.serve.ros2 import Bridge, _served, main
 from tests.serve.parts import live, offline, png
 
 
@@ -87,3 +87,9 @@ def test_the_node_answers_over_topics(tmp_path):
             bridge.close()
     finally:
         rclpy.try_shutdown()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rclpy") is not None, reason="ROS 2 is here")
+def test_without_ros_a_sentence_says_so(capsys):
+    assert main() == 1
+    assert capsys.readouterr().err.startswith("error: this needs ROS 2's rclpy")
