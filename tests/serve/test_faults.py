@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -164,6 +165,42 @@ def test_a_full_disk_costs_a_snapshot_and_nothing_else(tmp_path):
         assert (shown["saved"], shown["warning"]) == (5, None)
 
 
+@contextmanager
+def small_disk(folder, size):
+    """A file system of `size` bytes at `folder`; skips where none can be mounted."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "spatial-ttt-test", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_without_space_is_survived_until_there_is_some(tmp_path):
+    with small_disk(tmp_path / "disk", 600_000) as disk:
+        ballast = disk / "ballast"
+        with running(disk) as client:
+            session = opened(client)
+            push(client, session, 0, 1, 2)
+            assert client.post(f"/v1/sessions/{session}/save").json()["saved"] == 2
+            with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+                while True:  # to the last page
+                    file.write(bytes(4096))
+            push(client, session, 3, 4)
+            answer = client.post(f"/v1/sessions/{session}/save")
+            assert (answer.status_code, "No space left" in answer.text) == (409, True)
+            assert client.get("/healthz").status_code == 200
+            assert ask(client, session)["answer"] == expected(5)
+        with running(disk) as client:  # stopped with a full disk: what was safe is still there
+            assert client.get(f"/v1/sessions/{session}").json()["saved"] == 2
+            ballast.unlink()
+            push(client, session, 3, 4, 5)  # the client sends again what was not safe
+            assert client.post(f"/v1/sessions/{session}/save").json()["saved"] == 5
+            assert ask(client, session)["answer"] == expected(6)
+
+
 def test_a_session_that_cannot_be_saved_is_not_put_to_sleep(tmp_path):
     with running(tmp_path, idle_s=0.1, snapshot_s=0.1) as client:
         with files_no_larger_than(20_000):
@@ -299,6 +336,28 @@ def test_a_killed_server_loses_what_was_not_saved_and_the_client_knows_which(tmp
     finally:
         server.end(signal.SIGTERM)
         client.close()
+
+
+@pytest.mark.parametrize("leap_s", [-1e6, 1e6])
+def test_a_wall_clock_that_leaps_neither_stops_nor_hastens_anything(tmp_path, monkeypatch, leap_s):
+    """The machine's date is set while the server runs: saving, sleeping and limits go by a steady clock."""
+    true_time = time.time
+    with running(tmp_path, snapshot_s=0.2, idle_s=600) as client:
+        session = opened(client)
+        push(client, session, 0, 1)
+        monkeypatch.setattr(time, "time", lambda: true_time() + leap_s)
+        push(client, session, 2, 3)
+        shown = wait_for(
+            lambda: (view := client.get(f"/v1/sessions/{session}").json())["saved"] == 3 and view
+        )
+        assert abs(shown["saved_at"] - true_time() - leap_s) < 60  # it is told by the new date
+        assert shown["state"] == "open"
+    monkeypatch.setattr(time, "time", true_time)
+    with running(tmp_path, idle_s=0.2) as client:
+        push(client, session, 4)
+        monkeypatch.setattr(time, "time", lambda: true_time() + leap_s)
+        wait_for(lambda: client.get(f"/v1/sessions/{session}").json()["state"] == "asleep")
+        assert ask(client, session)["answer"] == expected(5)
 
 
 def test_two_servers_never_share_a_folder(tmp_path):
