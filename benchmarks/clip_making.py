@@ -12,7 +12,7 @@ import argparse
 import os
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -52,7 +52,7 @@ class Clock:
     """Adds up the processor seconds spent in the functions it is put around."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
 
     def attach(self) -> None:
         """Put the clock around every part's functions, for the rest of the process."""
@@ -95,7 +95,7 @@ def look_at(worker: SceneWorker, filmed: FilmedHomes, renderer: Renderer) -> lis
 
 def measure(worker: SceneWorker, stage: Stage, clips: int, clock: Clock) -> Line:
     """Milliseconds a clip of one stage."""
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     failed = questions = 0
     first = home_seed("train", 1 << 20)
     with Renderer(stage.spec.width, stage.spec.height) as renderer:

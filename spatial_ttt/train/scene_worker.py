@@ -45,6 +45,7 @@ from spatial_ttt.train.clip_types import (
     Sighting,
     categories,
 )
+from spatial_ttt.train.encoder import Encoder
 
 QUESTION_LIMITS = {
     "object_counting": 3,
@@ -79,7 +80,7 @@ class SceneWorker:
     def __init__(self, tokenizer_file: str, number_prompt: str, choice_prompt: str) -> None:
         from tokenizers import Tokenizer
 
-        self.tokenizer = Tokenizer.from_file(tokenizer_file)
+        self.encoder = Encoder(Tokenizer.from_file(tokenizer_file))
         self.prompts = {"number": number_prompt, "choice": choice_prompt}
         self.index = {name: n for n, name in enumerate(categories())}
         self.kept: dict[int, _Kept] = {}
@@ -147,8 +148,8 @@ class SceneWorker:
     def _pack(self, asked: list[tuple[str, str, str]], length: int) -> Exchanges:
         rows = []
         for kind, prompt, answer in asked:
-            head = self.tokenizer.encode(f"{prompt}<|im_end|>\n<|im_start|>assistant\n").ids
-            tail = self.tokenizer.encode(f"{answer}<|im_end|>").ids
+            head = self.encoder.encode(f"{prompt}<|im_end|>\n<|im_start|>assistant\n")
+            tail = self.encoder.encode(f"{answer}<|im_end|>")
             if len(head) + len(tail) <= length:
                 rows.append((head, tail, KINDS.index(kind), answer))
         ids = np.zeros((len(rows), length), np.int16)

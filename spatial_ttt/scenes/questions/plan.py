@@ -81,55 +81,66 @@ def entry(plan_rectangle: tuple[Array, Array, Array], start: Array, to: Array) -
     A start inside gives 0. `start` and `to` are [2] or [N, 2].
     """
     center, half, axes = plan_rectangle
-    origin = ((start - center)[:, None] * axes).sum(2)
-    step = (np.broadcast_to(to - start, center.shape)[:, None] * axes).sum(2)
+    return _enter((center, half, axes), start - center, to - start)
+
+
+def _enter(plan_rectangle: tuple[Array, Array, Array], gap: Array, step: Array) -> Array:
+    """Shares [..., N] at which rectangles [N] are entered on steps [..., N or 1, 2].
+
+    `gap` [..., N, 2] leads from the rectangles' centres to where the steps begin. The two own axes of
+    the rectangles come first in what is computed here: NumPy is slow at sums over a last axis of two.
+    """
+    _, half, axes = plan_rectangle
+    along_x, along_y, half = axes[:, :, 0].T, axes[:, :, 1].T, half.T  # [2, N]
+    if gap.ndim == 3:
+        along_x, along_y, half = along_x[:, None], along_y[:, None], half[:, None]
+    origin = gap[..., 0] * along_x + gap[..., 1] * along_y  # [2, ..., N]
+    moved = step[..., 0] * along_x + step[..., 1] * along_y
     with np.errstate(divide="ignore", invalid="ignore"):
-        t1, t2 = (-half - origin) / step, (half - origin) / step
-    inside = np.abs(origin) <= half
-    parallel = np.abs(step) < 1e-12
-    near = np.where(parallel, np.where(inside, -np.inf, np.inf), np.minimum(t1, t2)).max(1)
-    far = np.where(parallel, np.where(inside, np.inf, -np.inf), np.maximum(t1, t2)).min(1)
-    hit = (near <= far) & (far >= 0)
-    result: Array = np.where(hit, np.maximum(near, 0.0), np.inf)
+        t1, t2 = (-half - origin) / moved, (half - origin) / moved
+    near, far = np.minimum(t1, t2), np.maximum(t1, t2)
+    parallel = np.abs(moved) < 1e-12
+    if parallel.any():
+        inside = np.abs(origin) <= half
+        near = np.where(parallel, np.where(inside, -np.inf, np.inf), near)
+        far = np.where(parallel, np.where(inside, np.inf, -np.inf), far)
+    first, last = np.maximum(near[0], near[1]), np.minimum(far[0], far[1])
+    result: Array = np.where((first <= last) & (last >= 0), np.maximum(first, 0.0), np.inf)
     return result
 
 
 def free_ways(plan: Plan, starts: Array, ends: Array) -> Bools:
     """Which of K straight ways [K, 2] -> [K, 2] are free."""
-    ways, blocks = len(starts), len(plan.center)
-    grown = plan.half + CLEARANCE
-    shape = (ways * blocks, 2)
-    tiled = (
-        np.broadcast_to(plan.center, (ways, blocks, 2)).reshape(shape),
-        np.broadcast_to(grown, (ways, blocks, 2)).reshape(shape),
-        np.broadcast_to(plan.axes, (ways, blocks, 2, 2)).reshape(-1, 2, 2),
-    )
-    share = entry(tiled, np.repeat(starts, blocks, axis=0), np.repeat(ends, blocks, axis=0))
-    blocked = (share <= 1.0).reshape(ways, blocks).any(1)
+    shapes = (plan.center, plan.half + CLEARANCE, plan.axes)
+    share = _enter(shapes, starts[:, None] - plan.center, (ends - starts)[:, None])
+    blocked = (share <= 1.0).any(1)
     return np.asarray(~blocked & ~_meets_wall(plan, starts, ends))
 
 
 def _meets_wall(plan: Plan, starts: Array, ends: Array) -> Bools:
     """Which ways cross or brush a wall anywhere but in a door, [K]."""
+    met = np.zeros(len(starts), dtype=bool)
     if not len(plan.walls):
-        return np.zeros(len(starts), dtype=bool)
-    a, b = starts[:, None], ends[:, None]  # [K, 1, 2]
-    c, d = plan.walls[None, :, 0], plan.walls[None, :, 1]
-    crosses = (_side(a, b, c) != _side(a, b, d)) & (_side(c, d, a) != _side(c, d, b))
-    along, wall = b - a, d - c
-    parallel = along[..., 0] * wall[..., 1] - along[..., 1] * wall[..., 0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gap = c - a
-        share = (gap[..., 0] * wall[..., 1] - gap[..., 1] * wall[..., 0]) / parallel
-    point = a + np.where(np.isfinite(share), share, 0.0)[..., None] * along  # [K, W, 2]
-    result: Bools = (crosses & ~_in_door(plan, point)).any(1)
-    return result
+        return met
+    a, b = starts.T[:, :, None], ends.T[:, :, None]  # [2, K, 1]
+    c, d = plan.walls[:, 0].T[:, None], plan.walls[:, 1].T[:, None]  # [2, 1, W]
+    along, wall, gap = b - a, d - c, c - a
+    crosses = (_cross(along, gap) > 0) != (_cross(along, d - a) > 0)
+    crosses &= (_cross(wall, a - c) > 0) != (_cross(wall, b - c) > 0)
+    way, edge = np.nonzero(crosses)
+    if len(way):
+        along, wall, gap = along[:, way, 0], wall[:, 0, edge], gap[:, way, edge]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = _cross(gap, wall) / _cross(along, wall)
+        share = np.where(np.isfinite(share), share, 0.0)
+        points = (a[:, way, 0] + share * along).T
+        met[way[~_in_door(plan, points)]] = True
+    return met
 
 
-def _side(a: Array, b: Array, point: Array) -> Bools:
-    """Which side of the line a -> b the point lies on."""
-    cross = (b - a)[..., 0] * (point - a)[..., 1] - (b - a)[..., 1] * (point - a)[..., 0]
-    return np.asarray(cross > 0)
+def _cross(a: Array, b: Array) -> Array:
+    """The cross product of plane vectors [2, ...]."""
+    return np.asarray(a[0] * b[1] - a[1] * b[0])
 
 
 def _in_door(plan: Plan, points: Array) -> Bools:

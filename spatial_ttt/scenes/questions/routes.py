@@ -8,7 +8,7 @@ turn whether one thinks of the robot as standing at its stop or at the landmark 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -43,23 +43,25 @@ _MAX_LANDMARKS = 20
 _TRIES = 24
 
 
-@dataclass(frozen=True, slots=True)
-class _Ground:
-    """The plan and the landmarks on it."""
-
-    plan: Plan
-    names: list[str]
-    center: Array  # [L, 2]
-    shapes: tuple[Array, Array, Array]  # rectangles of the landmarks, grown by the stopping gap
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Leg:
     """A straight way to a landmark."""
 
     landmark: int
     start: Array  # [2] where the robot sets off
     stop: Array  # [2] where it stops
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """The plan and the landmarks on it, and the legs found so far."""
+
+    plan: Plan
+    names: list[str]
+    center: Array  # [L, 2]
+    shapes: tuple[Array, Array, Array]  # rectangles of the landmarks, grown by the stopping gap
+    first_legs: dict[int, list[_Leg]] = field(default_factory=dict)  # by landmark set off from
+    next_legs: dict[_Leg, list[tuple[_Leg, str]]] = field(default_factory=dict)
 
 
 def route_planning(seen: Observation, rng: Generator, limit: int) -> list[Question]:
@@ -114,7 +116,7 @@ def _try_route(
     origin = int(rng.integers(count))
     num_turns = int(rng.integers(1, 4))
     visited = {origin}
-    first = _pick(_legs(ground, ground.center[origin], origin, visited, leaves=True), rng)
+    first = _pick(_first_legs(ground, origin), rng)
     if first is None:
         return None
     legs, turns = [first], []
@@ -141,44 +143,48 @@ def _try_route(
     return _ask(seen, ground, rng, _Route(origin, facing, legs, turns))
 
 
-def _legs(ground: _Ground, start: Array, at: int, visited: set[int], leaves: bool) -> list[_Leg]:
-    """Free legs from `start` to landmarks not yet visited.
+def _first_legs(ground: _Ground, origin: int) -> list[_Leg]:
+    """Free legs from a landmark; the robot stands at its edge on the way out."""
+    if origin not in ground.first_legs:
+        ends = _others(ground.center, origin)
+        shape = tuple(part[origin : origin + 1] for part in ground.shapes)
+        back = entry((shape[0], shape[1], shape[2]), ends, ground.center[origin])
+        leave = 1.0 - np.where(np.isfinite(back), back, 1.0)  # share at which its edge is left
+        starts = ground.center[origin] + leave[:, None] * (ends - ground.center[origin])
+        ground.first_legs[origin] = _legs(ground, starts, origin)
+    return ground.first_legs[origin]
 
-    Setting off from the first object (`leaves`), the robot stands at its edge on the way out; from
-    a stop before a landmark it must not roll over that landmark.
+
+def _legs(ground: _Ground, starts: Array, at: int) -> list[_Leg]:
+    """Free legs from `starts` [L - 1, 2] to all landmarks but the one the robot is `at`.
+
+    From a stop before a landmark it must not roll over that landmark.
     """
-    targets = np.array([n for n in range(len(ground.names)) if n not in visited], dtype=np.intp)
-    if not len(targets):
-        return []
-    ends = ground.center[targets]
-    starts = np.broadcast_to(start, ends.shape)
-    if leaves:
-        starts = starts + _leave(ground, at, ends)[:, None] * (ends - starts)
+    ends = _others(ground.center, at)
     length = np.linalg.norm(ends - starts, axis=1)
-    shapes = tuple(part[targets] for part in ground.shapes)
+    shapes = tuple(_others(part, at) for part in ground.shapes)
     share = entry((shapes[0], shapes[1], shapes[2]), starts, ends)
     stops = starts + np.minimum(share, 1.0)[:, None] * (ends - starts)
     rolled = np.minimum(share, 1.0) * length
-    free = (rolled >= MIN_LEG) & (share > 0) & free_ways(ground.plan, starts, stops)
-    return [_Leg(int(targets[n]), starts[n], stops[n]) for n in np.flatnonzero(free)]
+    far = np.flatnonzero((rolled >= MIN_LEG) & (share > 0))
+    free = far[free_ways(ground.plan, starts[far], stops[far])]
+    return [_Leg(int(n) + (n >= at), starts[n], stops[n]) for n in free]
 
 
-def _leave(ground: _Ground, at: int, ends: Array) -> Array:
-    """Share of the way from an object's centre to each end at which its edge is left, [N]."""
-    shape = tuple(np.repeat(part[at : at + 1], len(ends), axis=0) for part in ground.shapes)
-    back = entry((shape[0], shape[1], shape[2]), ends, ground.center[at])
-    result: Array = 1.0 - np.where(np.isfinite(back), back, 1.0)
-    return result
+def _others(rows: Array, index: int) -> Array:
+    """All rows but one."""
+    return np.concatenate([rows[:index], rows[index + 1 :]])
 
 
 def _pick(legs: list[_Leg], rng: Generator) -> _Leg | None:
     return legs[int(rng.integers(len(legs)))] if legs else None
 
 
-def _turn(place: Array, ahead: Array, target: Array) -> str | None:
-    """The turn to make at `place`, facing the point `ahead`, towards `target`."""
-    degrees = float(rules.bearing(place, ahead, target))
-    return next((name for name, (low, high) in TURNS.items() if low <= degrees <= high), None)
+def _turns(place: Array, ahead: Array, target: Array) -> list[str | None]:
+    """The turns to make at `place`, facing the point `ahead`, towards `target`; points [N, 2]."""
+    degrees = rules.bearing(place, ahead, target).tolist()
+    ranges = TURNS.items()
+    return [next((t for t, (low, high) in ranges if low <= d <= high), None) for d in degrees]
 
 
 def _first_turn(
@@ -186,13 +192,11 @@ def _first_turn(
 ) -> tuple[int, str] | None:
     """Something to face at first, and the turn from it to the first leg."""
     target = ground.center[first.landmark]
+    from_start = _turns(first.start, ground.center, target)
+    from_middle = _turns(ground.center[origin], ground.center, target)
     options: dict[str, list[int]] = {}
-    for other in range(len(ground.names)):
-        if other in (origin, first.landmark):
-            continue
-        ahead = ground.center[other]
-        turn = _turn(first.start, ahead, target)
-        if turn is not None and turn == _turn(ground.center[origin], ahead, target):
+    for other, (turn, same) in enumerate(zip(from_start, from_middle, strict=True)):
+        if turn is not None and turn == same and other not in (origin, first.landmark):
             options.setdefault(turn, []).append(other)
     return _draw(options, rng)
 
@@ -201,15 +205,30 @@ def _next_leg(
     ground: _Ground, last: _Leg, visited: set[int], rng: Generator
 ) -> tuple[_Leg, str] | None:
     """A leg from the last stop that begins with a clear turn, all turns alike."""
-    ahead = last.stop + (last.stop - last.start)
-    beyond = ground.center[last.landmark]
+    if last not in ground.next_legs:
+        ground.next_legs[last] = _clear_turns(ground, last)
     options: dict[str, list[_Leg]] = {}
-    for leg in _legs(ground, last.stop, last.landmark, visited, leaves=False):
-        target = ground.center[leg.landmark]
-        turn = _turn(last.stop, ahead, target)
-        if turn is not None and turn == _turn(beyond, beyond + (ahead - last.stop), target):
+    for leg, turn in ground.next_legs[last]:
+        if leg.landmark not in visited:
             options.setdefault(turn, []).append(leg)
     return _draw(options, rng)
+
+
+def _clear_turns(ground: _Ground, last: _Leg) -> list[tuple[_Leg, str]]:
+    """Free legs from the last stop with the turns they begin with, where these are clear."""
+    starts = np.broadcast_to(last.stop, (len(ground.center) - 1, 2))
+    legs = _legs(ground, starts, last.landmark)
+    if not legs:
+        return []
+    heading = last.stop - last.start
+    beyond, targets = ground.center[last.landmark], ground.center[[leg.landmark for leg in legs]]
+    from_stop = _turns(last.stop, last.stop + heading, targets)
+    from_beyond = _turns(beyond, beyond + ((last.stop + heading) - last.stop), targets)
+    return [
+        (leg, turn)
+        for leg, turn, same in zip(legs, from_stop, from_beyond, strict=True)
+        if turn is not None and turn == same
+    ]
 
 
 def _draw(options: dict[str, list[T]], rng: Generator) -> tuple[T, str] | None:
