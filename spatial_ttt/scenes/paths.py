@@ -20,6 +20,7 @@ from spatial_ttt.scenes.scene import Array
 from spatial_ttt.scenes.space import BODY_HEIGHT, CELL, STEP_OVER, RoomSpace
 
 Point = tuple[float, float]
+_STRETCH = 16  # points of a path looked at together
 
 
 class Gate(NamedTuple):
@@ -86,7 +87,7 @@ class RoomPaths:
         self._graph = self._make_graph()
 
     def _make_graph(self) -> csr_matrix:
-        """Eight neighbours; a diagonal step needs both its corners free."""
+        """Eight neighbours; a diagonal step needs both its corners free. Every step both ways."""
         free, shape = self.free, self.free.shape
         cost = 1.0 + 1.5 * np.maximum(0.0, 0.5 - self.distance)
         rows, columns, weights = [], [], []
@@ -105,8 +106,13 @@ class RoomPaths:
             length = CELL * (2.0**0.5 if di and dj else 1.0)
             weights.append(length * 0.5 * (cost[here] + cost[there])[open_step])
         size = len(self._cells)
-        matrix = (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns)))
-        return csr_matrix(matrix, shape=(size, size))
+        ways = (np.concatenate(rows), np.concatenate(columns))
+        # Among equally short paths the order of neighbours decides: by index, further ones first.
+        row, column = np.concatenate(ways), np.concatenate(ways[::-1])
+        order = np.lexsort((column, column < row, row))
+        starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=size))])
+        weight = np.tile(np.concatenate(weights), 2)
+        return csr_matrix((weight[order], column[order], starts), shape=(size, size))
 
     def center(self, cell: NDArray[Any]) -> Point:
         """The floor point in the middle of a grid cell."""
@@ -131,7 +137,7 @@ class RoomPaths:
     def path(self, start: Point, goal: Point) -> list[Point]:
         """Floor points from start to goal; both ends included as given."""
         a, b = self.nearest(start), self.nearest(goal)
-        _, before = dijkstra(self._graph, directed=False, indices=a, return_predecessors=True)
+        _, before = dijkstra(self._graph, indices=a, return_predecessors=True)
         cells = [b]
         while cells[-1] != a:
             cells.append(int(before[cells[-1]]))
@@ -174,3 +180,19 @@ def clearance(rects: Array, points: Array) -> Array:
         dy = np.maximum(np.maximum(y0 - points[:, 1], points[:, 1] - y1), 0.0)
         np.minimum(out, dx * dx + dy * dy, out=out)
     return np.asarray(np.sqrt(out))
+
+
+def keeps_clear(rects: Array, points: Array, least: float) -> bool:
+    """Whether `clearance` is at least `least` metres at every point [N, 2] of a path.
+
+    Only stretches of the path that come near a rectangle are measured.
+    """
+    starts = np.arange(0, len(points), _STRETCH)
+    low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
+    gap = np.maximum(rects[:, None, :2] - high, low - rects[:, None, 2:])  # [R, stretches, 2]
+    rect, stretch = np.nonzero((gap < least + 1e-6).all(2))
+    index = np.minimum(starts[stretch, None] + np.arange(_STRETCH), len(points) - 1)
+    near, box = points[index], rects[rect, None]
+    away = np.maximum(np.maximum(box[..., :2] - near, near - box[..., 2:]), 0.0)
+    squared = away[..., 0] * away[..., 0] + away[..., 1] * away[..., 1]
+    return bool(np.sqrt(squared.min(initial=np.inf)) >= least)

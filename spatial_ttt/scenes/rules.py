@@ -7,6 +7,7 @@ answer they would have.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -179,5 +180,5 @@ def appearance_order(first_seen: dict[str, float], names: Sequence[str]) -> tupl
 
 def is_clear_order(times: Sequence[float] | Array) -> bool:
     """Whether first appearances lie far enough apart."""
-    ordered = np.sort(np.asarray(times, dtype=np.float64))
-    return bool((np.diff(ordered) > APPEARANCE_GAP).all())
+    ordered = sorted(float(time) for time in times)
+    return all(b - a > APPEARANCE_GAP for a, b in itertools.pairwise(ordered))

@@ -15,7 +15,7 @@ from spatial_ttt.errors import SceneError
 from spatial_ttt.scenes.dice import Dice
 from spatial_ttt.scenes.gaze import NUM_BEARINGS, Sights
 from spatial_ttt.scenes.homes import Home
-from spatial_ttt.scenes.paths import Gate, Point, RoomPaths, clearance, gates_of, obstacles, tour
+from spatial_ttt.scenes.paths import Gate, Point, RoomPaths, gates_of, keeps_clear, obstacles, tour
 from spatial_ttt.scenes.scene import Array, Camera
 
 STEP = 1.0 / 30.0
@@ -39,12 +39,13 @@ class _Track:
     def __len__(self) -> int:
         return len(self.x)
 
-    def stand(self, point: Point, yaw: float) -> None:
-        """One more sample on the spot."""
-        self.x.append(point[0])
-        self.y.append(point[1])
-        self.yaw.append(yaw)
-        self.moving.append(0.0)
+    def stand(self, point: Point, yaws: list[float]) -> None:
+        """More samples on the spot, one for each direction."""
+        count = len(yaws)
+        self.x += [point[0]] * count
+        self.y += [point[1]] * count
+        self.yaw += yaws
+        self.moving += [0.0] * count
 
 
 def walk(
@@ -161,7 +162,7 @@ def _through(gates: dict[tuple[int, int], Gate], room: int, other: int) -> tuple
 def _go(track: _Track, dice: Dice, points: list[Point], focus: Point | None = None) -> Point:
     """Walk along points at an even pace, looking ahead with glances to the sides or at a focus."""
     if len(points) == 1 or len(track) == 0:
-        track.stand(points[0], dice.uniform(-math.pi, math.pi))
+        track.stand(points[0], [dice.uniform(-math.pi, math.pi)])
     line = np.array(points)
     pieces = np.sqrt((np.diff(line, axis=0) ** 2).sum(1))
     total = float(pieces.sum())
@@ -198,8 +199,7 @@ def _turn(track: _Track, point: Point, goal: float, rate: float) -> None:
     """Turn on the spot to an unwrapped direction at a rate in radians a second."""
     start = track.yaw[-1]
     count = int(abs(goal - start) / rate / STEP)
-    for k in range(1, count + 1):
-        track.stand(point, start + (goal - start) * k / count)
+    track.stand(point, [start + (goal - start) * k / count for k in range(1, count + 1)])
 
 
 def _look_in(track: _Track, dice: Dice, point: Point, middle: Point) -> None:
@@ -228,19 +228,20 @@ def _look_around(
         _survey(track, point, turn, interest)
     best = max(range(NUM_BEARINGS), key=lambda k: interest[k]) * 2.0 * math.pi / NUM_BEARINGS
     _turn(track, point, track.yaw[-1] + _wrap(best - track.yaw[-1]), 1.2)
-    for _ in range(int(dice.uniform(0.2, 0.7) / STEP)):
-        track.stand(point, track.yaw[-1])
+    track.stand(point, [track.yaw[-1]] * int(dice.uniform(0.2, 0.7) / STEP))
 
 
 def _survey(track: _Track, point: Point, turn: float, interest: list[float]) -> None:
     """Turn on the spot, fast (95 degrees a second) over bare walls and slowly (40) elsewhere."""
-    goal, side = track.yaw[-1] + turn, math.copysign(1.0, turn)
-    while (goal - track.yaw[-1]) * side > 1e-9:
-        yaw = track.yaw[-1]
-        bearing = round(yaw * NUM_BEARINGS / (2.0 * math.pi)) % NUM_BEARINGS
-        rate = math.radians(95.0 - 55.0 * interest[bearing])
-        step = min(rate * STEP, (goal - yaw) * side)
-        track.stand(point, yaw + side * step)
+    yaw = track.yaw[-1]
+    goal, side = yaw + turn, math.copysign(1.0, turn)
+    steps = [math.radians(95.0 - 55.0 * share) * STEP for share in interest]
+    yaws = []
+    while (left := (goal - yaw) * side) > 1e-9:
+        step = steps[round(yaw * NUM_BEARINGS / (2.0 * math.pi)) % NUM_BEARINGS]
+        yaw += side * (step if step < left else left)
+        yaws.append(yaw)
+    track.stand(point, yaws)
 
 
 def _wrap(angle: float) -> float:
@@ -266,7 +267,7 @@ def _smooth(home: Home, track: _Track) -> tuple[Array, Array]:
         tried = np.stack(
             [_box_filter(_box_filter(raw[:, axis], seconds), seconds * 0.7) for axis in (0, 1)], 1
         )
-        if float(clearance(rects, tried).min()) >= LEAST_CLEARANCE:
+        if keeps_clear(rects, tried, LEAST_CLEARANCE):
             position = tried
             break
     yaw = _box_filter(_box_filter(np.array(track.yaw), 0.5), 0.4)

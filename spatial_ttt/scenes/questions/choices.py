@@ -74,14 +74,16 @@ def object_rel_distance(seen: Observation, rng: Generator, limit: int) -> list[Q
         if reference[n] not in asked and len(questions) < limit:
             asked.add(int(reference[n]))
             chosen = [names[c] for c in candidates[n]]
-            questions.append(_ask_nearest(seen, rng, chosen, references[reference[n]]))
+            right = chosen[int(distances[reference[n], candidates[n]].argmin())]
+            questions.append(_ask_nearest(seen, rng, (right, chosen), references[reference[n]]))
     return questions
 
 
 def _ask_nearest(
-    seen: Observation, rng: Generator, candidates: list[str], reference: str
+    seen: Observation, rng: Generator, nearest: tuple[str, list[str]], reference: str
 ) -> Question:
-    right = rules.nearest(seen.stock, candidates, reference)
+    """`nearest` are the right one and all candidates."""
+    right, candidates = nearest
     others = [name for name in candidates if name != right]
     facts: Facts = {"categories": [reference, *candidates]}
     question = choice(seen, rng, ("object_rel_distance", ""), (right, *others), facts)
@@ -111,18 +113,17 @@ def object_rel_direction_hard(seen: Observation, rng: Generator, limit: int) -> 
 def _directions(seen: Observation, rng: Generator, limit: int, kind: str) -> list[Question]:
     sectors = [name for _, name in rules.DIRECTIONS[kind]]
     names, triples, degrees = direction_triples(seen, rng)
-    clear = rules.border_distance(kind, degrees) >= rules.DIRECTION_MARGIN
+    askable = rules.border_distance(kind, degrees) >= rules.DIRECTION_MARGIN
     ends = np.array([end for end, _ in rules.DIRECTIONS[kind]])
     sector = np.searchsorted(ends, degrees, side="right")
     questions: list[Question] = []
-    used: set[int] = set()
     for _ in range(limit):
         wanted = int(rng.integers(len(sectors)))
-        fitting = [n for n in np.flatnonzero(clear & (sector == wanted)) if n not in used]
-        if not fitting:
+        fitting = np.flatnonzero(askable & (sector == wanted))
+        if not len(fitting):
             continue
         n = int(fitting[int(rng.integers(len(fitting)))])
-        used.add(n)
+        askable[n] = False
         standing, facing, target = (names[k] for k in triples[n])
         others = [name for name in sectors if name != sectors[wanted]]
         words = templates.ask_direction(kind, standing, facing, target)
