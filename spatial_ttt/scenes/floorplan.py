@@ -39,7 +39,11 @@ class Edge(NamedTuple):
         """The floor rectangle along the wall between two positions, `depth` into the room."""
         xa, ya = self.point(low)
         xb, yb = self.point(high, depth)
-        return Rect(min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb))
+        if xb < xa:
+            xa, xb = xb, xa
+        if yb < ya:
+            ya, yb = yb, ya
+        return Rect(xa, ya, xb, yb)
 
 
 class PlanRoom(NamedTuple):

@@ -149,9 +149,8 @@ class Furnisher:
     def _front_is_free(self, edge: Edge, along: float, furniture: Furniture, front: float) -> bool:
         """Whether a strip before furniture at a wall is clear of solids (kept-free zones may lie there)."""
         width, depth, height = furniture.size
-        rect = edge.strip(along - width / 2, along + width / 2, depth + front)
-        block = Block(rect.x0, rect.y0, 0.021, rect.x1, rect.y1, min(height, 1.2))
-        return self.space.fits(block, ignore_zones=True)
+        x0, y0, x1, y1 = edge.strip(along - width / 2, along + width / 2, depth + front)
+        return self.space.fits(Block(x0, y0, 0.021, x1, y1, min(height, 1.2)), ignore_zones=True)
 
     def opposite(self, index: int, item: Item, rise: float = 0.0) -> int | None:
         """Against the wall that a placed thing looks at, centred on it as well as it fits.

@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import dijkstra
 from spatial_ttt.scenes.dice import Dice
 from spatial_ttt.scenes.homes import Home
 from spatial_ttt.scenes.scene import Array
-from spatial_ttt.scenes.space import BODY_HEIGHT, CELL, STEP_OVER, RoomSpace
+from spatial_ttt.scenes.space import BODY_HEIGHT, CELL, CROSS, STEP_OVER, RoomSpace
 
 Point = tuple[float, float]
 _STRETCH = 16  # points of a path looked at together
@@ -73,7 +73,7 @@ class RoomPaths:
 
     def __init__(self, space: RoomSpace) -> None:
         self.space = space
-        labels, _ = ndimage.label(space.free)
+        labels, _ = ndimage.label(space.free, CROSS)
         if space.gates:
             main = int(labels[space.cell(*space.gates[0])])
         else:

@@ -7,6 +7,7 @@ around it, so the tests are on the safe side.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +60,8 @@ class Placed(NamedTuple):
 
 
 FLOOR, WALL_SIDE, CEILING = -1, -2, -3
+CROSS = ndimage.generate_binary_structure(2, 1)
+"""Which neighbours of a cell one can step to: four, so no walk squeezes between corners."""
 _BUILDING = -9  # stands for walls and door leaves in a room's list of solids
 
 
@@ -73,14 +76,24 @@ def block_of(furniture: Furniture, x: float, y: float, z: float, yaw: float) -> 
 
 def overlap(a: Block, b: Block, slack: float = 1e-4) -> bool:
     """Whether two blocks share space; touching does not count."""
-    return (
-        a.x0 < b.x1 - slack
-        and b.x0 < a.x1 - slack
-        and a.y0 < b.y1 - slack
-        and b.y0 < a.y1 - slack
-        and a.z0 < b.z1 - slack
-        and b.z0 < a.z1 - slack
-    )
+    return overlaps_any(a, (b,), slack)
+
+
+def overlaps_any(block: Block, others: Iterable[Block], slack: float = 1e-4) -> bool:
+    """Whether a block shares space with any of the others; touching does not count."""
+    x0, y0, z0, x1, y1, z1 = block
+    right, back, top = x1 - slack, y1 - slack, z1 - slack
+    for ox0, oy0, oz0, ox1, oy1, oz1 in others:
+        if (
+            ox0 < right
+            and oy0 < back
+            and x0 < ox1 - slack
+            and y0 < oy1 - slack
+            and oz0 < top
+            and z0 < oz1 - slack
+        ):
+            return True
+    return False
 
 
 class RoomSpace:
@@ -161,7 +174,7 @@ class RoomSpace:
 
     def is_walkable(self, free: Bool2) -> bool:
         """Whether all gates lie in one walkable region that holds most of the free floor."""
-        labels, count = ndimage.label(free)  # 4-connected: the walk never squeezes between corners
+        labels, count = ndimage.label(free, CROSS)
         if count == 0:
             return False
         gates = self.gates or [
@@ -186,10 +199,9 @@ class RoomSpace:
             return False
         if block.z1 > self.height + 1e-4:
             return False
-        for solid, index in self.solids:
-            if index != skip and overlap(block, solid):
-                return False
-        return ignore_zones or not any(overlap(block, zone) for zone in self.zones)
+        if overlaps_any(block, (solid for solid, index in self.solids if index != skip)):
+            return False
+        return ignore_zones or not overlaps_any(block, self.zones)
 
     def leaves_way(self, block: Block) -> Bool2 | None:
         """The walkable cells with this block in place, or None when it would bar the way."""

@@ -6,6 +6,7 @@ poses at the frames' times. Speeds stay below 1.4 m/s and about 100 degrees a se
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -273,9 +274,11 @@ def _smooth(home: Home, track: _Track) -> tuple[Array, Array]:
     yaw = _box_filter(_box_filter(np.array(track.yaw), 0.5), 0.4)
     limit = MAX_TURN * STEP / 1.25
     if float(np.abs(np.diff(yaw)).max(initial=0.0)) > limit:
-        values = yaw.tolist()
-        for k in range(1, len(values)):
-            values[k] = values[k - 1] + min(max(values[k] - values[k - 1], -limit), limit)
+        values = list(
+            itertools.accumulate(
+                yaw.tolist(), lambda at, to: at + min(max(to - at, -limit), limit)
+            )
+        )
         yaw = _box_filter(np.array(values), 0.2)
     return position, yaw
 

@@ -85,7 +85,9 @@ def scaled(thing: Furniture, factor: float) -> Furniture:
     def times(vec: Vec) -> Vec:
         return (vec[0] * factor, vec[1] * factor, vec[2] * factor)
 
-    solids = tuple(s._replace(center=times(s.center), half=times(s.half)) for s in thing.solids)
+    solids = tuple(
+        Solid(s.kind, times(s.center), times(s.half), s.turn, s.paint) for s in thing.solids
+    )
     surfaces = tuple(
         Surface(*times(s[:3]), *times(s[3:]))._replace(headroom=s.headroom) for s in thing.surfaces
     )
@@ -151,20 +153,20 @@ class Mesh:
 
     def finish(self, category: str, color: str) -> Furniture:
         """Centre the footprint, put the bottom at z = 0 and measure the tight box."""
-        low, high = [1e9, 1e9, 1e9], [-1e9, -1e9, -1e9]
+        x0 = y0 = z0 = 1e9
+        x1 = y1 = z1 = -1e9
         for solid in self._solids:
-            extent = reach(solid)
-            for axis in range(3):
-                low[axis] = min(low[axis], solid.center[axis] - extent[axis])
-                high[axis] = max(high[axis], solid.center[axis] + extent[axis])
-        dx, dy, dz = -(low[0] + high[0]) / 2.0, -(low[1] + high[1]) / 2.0, -low[2]
+            (x, y, z), (hx, hy, hz) = solid.center, reach(solid)
+            x0, y0, z0 = min(x0, x - hx), min(y0, y - hy), min(z0, z - hz)
+            x1, y1, z1 = max(x1, x + hx), max(y1, y + hy), max(z1, z + hz)
+        dx, dy, dz = -(x0 + x1) / 2.0, -(y0 + y1) / 2.0, -z0
         solids = tuple(
-            s._replace(center=(s.center[0] + dx, s.center[1] + dy, s.center[2] + dz))
-            for s in self._solids
+            Solid(kind, (x + dx, y + dy, z + dz), half, turn, paint)
+            for kind, (x, y, z), half, turn, paint in self._solids
         )
         surfaces = tuple(
             Surface(s.x0 + dx, s.y0 + dy, s.x1 + dx, s.y1 + dy, s.z + dz, s.headroom)
             for s in self._surfaces
         )
-        size = (high[0] - low[0], high[1] - low[1], high[2] - low[2])
+        size = (x1 - x0, y1 - y0, z1 - z0)
         return Furniture(category, color, solids, size, surfaces)
