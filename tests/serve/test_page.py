@@ -18,6 +18,9 @@ WALK = SHIPPED / "demo" / "walk.mp4"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-quic"]  # fmt: skip
 
+PATIENCE_MS = 120_000
+"""No wait is for a fixed time, so a quick machine never waits so long."""
+
 needs_browser = pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed")
 
 
@@ -29,7 +32,8 @@ def browser_page(**context):
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         page = browser.new_context(**context).new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE_MS)
+        playwright.expect.set_options(timeout=PATIENCE_MS)  # its own default is 5 s
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         foreign = []
@@ -51,7 +55,6 @@ def ask(page, expect, question):
 
 
 @needs_browser
-@pytest.mark.slow  # a real browser beside a real server: passed alone, timed out once on a loaded machine
 @pytest.mark.skipif(not WALK.exists(), reason="no walkthrough ships yet")
 def test_stream_ask_fork_reload_restore(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "loaded", lambda: shipped)
@@ -89,6 +92,37 @@ def test_stream_ask_fork_reload_restore(tmp_path, monkeypatch):
         expect(page.locator("#sessions [data-id]")).to_have_count(3)
         expect(page.locator("#title")).to_have_text(re.compile("again$"))
         assert ask(page, expect, "How many chair(s) are in this room?") == answer
+
+
+@needs_browser
+def test_a_walk_is_watched_and_its_map_is_drawn_beside_the_truth(tmp_path, monkeypatch):
+    pytest.importorskip("spatial_ttt.serve.walks", reason="the scenes extra is not installed")
+    shipped = open_model(None, device="cpu")
+    monkeypatch.setattr(parts, "loaded", lambda: shipped)
+    with live(tmp_path, max_frames=400) as server, browser_page() as (page, expect):
+        page.goto(server.url)
+        page.check("#fast")
+        page.select_option("#fps", "1")
+        page.fill("#seed", "3")
+        page.click("#walk")
+        expect(page.locator("#title")).to_have_text("home 3")
+        expect(page.locator("#counts")).to_have_text("frame 59")
+        page.click("summary >> text=Things asked about")
+        page.fill("#things", "chair, table, sofa")
+        page.click("#draw")
+        expect(page.locator("#mapnote")).to_have_text(re.compile("placed|nothing"))
+        asked = page.locator("#mapasked li").all_text_contents()
+        assert [re.search("How many (.*)\\(s\\)", line)[1] for line in asked[:3]] == [
+            "chair", "table", "sofa"
+        ]  # fmt: skip
+        expect(page.locator("#mapcounts summary")).to_have_text(
+            re.compile(r"Counts: \d of \d right")
+        )
+        with_truth = page.locator("#map").screenshot()
+        page.uncheck("#truth")
+        expect(page.locator("#maplegend")).to_be_hidden()
+        expect(page.locator("#mapcounts summary")).to_have_text("Counts")
+        assert page.locator("#map").screenshot() != with_truth
 
 
 @needs_browser

@@ -23,6 +23,22 @@ function mix(from, to, share) {
 const STRIPS = [["surprise", "Surprise", "--heat1"], ["update", "Written", "--heat2"], ["gate", "Gate", "--heat3"]];
 const LEFT = 66, AXIS = 18, GAP = 8;
 
+// At most `most` columns for all slots: neighbours share one, which shows the larger value of each layer.
+function pool(slots, most) {
+  const share = Math.ceil(slots.length / Math.max(1, most));
+  if (share <= 1) return slots;
+  const columns = [];
+  for (let begin = 0; begin < slots.length; begin += share) {
+    const group = slots.slice(begin, begin + share);
+    const column = { time: group[0].time };
+    for (const [name] of STRIPS) {
+      column[name] = group[0][name].map((_, layer) => Math.max(...group.map((slot) => slot[name][layer] || 0)));
+    }
+    columns.push(column);
+  }
+  return columns;
+}
+
 // Draws slots (notes of the server) and returns what lies under a point: (x, y) -> text.
 export function drawTimeline(canvas, slots) {
   const layers = slots.length ? slots[0].update.length : 6;
@@ -31,8 +47,8 @@ export function drawTimeline(canvas, slots) {
   const height = AXIS + STRIPS.length * (strip + GAP);
   const [context, width] = prepare(canvas, height);
   const room = width - LEFT;
-  const column = Math.max(1.5, Math.min(14, room / Math.max(1, slots.length)));
-  const shown = slots.slice(-Math.floor(room / column));
+  const shown = pool(slots, Math.floor(room / 2.5));
+  const column = Math.min(14, room / Math.max(1, shown.length));
   const zero = css("--heat0");
   context.font = "12px system-ui, sans-serif";
   context.textBaseline = "middle";
@@ -116,14 +132,25 @@ function drawTruth(context, truth, at, places, until) {
     trace(context, object.polygon, at);
     context.closePath();
     context.fillStyle = named.has(object.category) ? css("--accent-soft") : "transparent"; context.fill();
-    context.strokeStyle = css("--line"); context.lineWidth = 1; context.stroke();
-    if (!named.has(object.category)) continue;
-    context.strokeStyle = css("--accent"); context.setLineDash([3, 3]);
-    for (const place of places.filter((p) => p.category === object.category)) {
-      trace(context, [object.center, [place.x, place.y]], at); context.stroke();
-    }
-    context.setLineDash([]);
+    context.globalAlpha = 0.55;
+    context.strokeStyle = css("--quiet"); context.lineWidth = 1; context.stroke();
+    context.globalAlpha = 1;
   }
+  context.font = "11px system-ui, sans-serif"; context.lineJoin = "round";
+  for (const room of truth.rooms) {
+    const [x, y] = at([0, 1].map((axis) => Math.min(...room.polygon.map((point) => point[axis]))));
+    context.strokeStyle = css("--panel"); context.lineWidth = 4;
+    context.strokeText(room.function, x + 6, y - 9);
+    context.fillStyle = css("--quiet"); context.fillText(room.function, x + 6, y - 9);
+  }
+  context.strokeStyle = css("--accent"); context.lineWidth = 1;
+  context.setLineDash([3, 3]);
+  for (const place of places) {  // how far off: to the nearest thing of that kind
+    const far = (object) => Math.hypot(object.center[0] - place.x, object.center[1] - place.y);
+    const [nearest] = truth.objects.filter((o) => o.category === place.category).sort((a, b) => far(a) - far(b));
+    if (nearest) { trace(context, [nearest.center, [place.x, place.y]], at); context.stroke(); }
+  }
+  context.setLineDash([]);
   const path = truth.path.filter((step) => step[0] <= until);
   trace(context, path.map(([, x, y]) => [x, y]), at);
   context.strokeStyle = css("--heat2"); context.lineWidth = 1.5; context.stroke();
@@ -133,30 +160,50 @@ function drawTruth(context, truth, at, places, until) {
   }
 }
 
-// Names stand above, below or beside their dots, where no other name is yet.
+// A name stands where no other name or dot is yet: beside its dot, or further off with a line to it.
 function drawPlaces(context, places, at) {
   context.font = "600 12px system-ui, sans-serif";
-  const taken = [];
-  for (const place of places) {
-    const [x, y] = at([place.x, place.y]);
-    taken.push([x - 7, y - 7, 14, 14]);
+  const frame = context.canvas.getBoundingClientRect();
+  const dots = places.map((place) => at([place.x, place.y]));
+  const taken = dots.map(([x, y]) => [x - 7, y - 7, 14, 14]);
+  const names = places.map((place, index) => {
+    const text = place.count > 1 ? `${place.category} ×${place.count}` : place.category;
+    const spot = freeSpot(dots[index], context.measureText(text).width, taken, [frame.width, frame.height]);
+    taken.push(spot.box);
+    return { text, ...spot };
+  });
+  context.strokeStyle = css("--accent"); context.lineWidth = 1;
+  names.forEach(({ box: [left, top, wide, high], radius }, index) => {
+    if (radius < 20) return;
+    const [x, y] = dots[index];
+    context.beginPath(); context.moveTo(x, y);
+    context.lineTo(Math.max(left, Math.min(x, left + wide)), Math.max(top, Math.min(y, top + high))); context.stroke();
+  });
+  for (const [x, y] of dots) {
     context.beginPath(); context.arc(x, y, 6, 0, 7);
     context.fillStyle = css("--accent"); context.fill();
     context.strokeStyle = css("--panel"); context.lineWidth = 2; context.stroke();
   }
-  const meets = (a, b) => a[0] < b[0] + b[2] && b[0] < a[0] + a[2] && a[1] < b[1] + b[3] && b[1] < a[1] + a[3];
-  for (const place of places) {
-    const [x, y] = at([place.x, place.y]);
-    const text = place.count > 1 ? `${place.category} ×${place.count}` : place.category;
-    const long = context.measureText(text).width;
-    const spots = [[x - long / 2, y - 24], [x - long / 2, y + 9], [x + 10, y - 8], [x - long - 10, y - 8],
-      [x + 8, y - 24], [x - long - 8, y - 24], [x + 8, y + 9], [x - long - 8, y + 9]].map(([left, top]) => [left, top, long, 16]);
-    const spot = spots.find((box) => !taken.some((other) => meets(box, other))) || spots[0];
-    taken.push(spot);
-    context.strokeStyle = css("--panel"); context.lineWidth = 3;
-    context.strokeText(text, spot[0], spot[1] + 8);
-    context.fillStyle = css("--text"); context.fillText(text, spot[0], spot[1] + 8);
+  for (const { text, box: [left, top, , high] } of names) {
+    context.strokeStyle = css("--panel"); context.lineWidth = 4; context.lineJoin = "round";
+    context.strokeText(text, left, top + high / 2);
+    context.fillStyle = css("--text"); context.fillText(text, left, top + high / 2);
   }
+}
+
+// The box [left, top, width, height] px of a name `wide` px long, as near to its dot as there is room.
+function freeSpot([x, y], wide, taken, [width, height]) {
+  const high = 16;
+  const meets = (a, b) => a[0] < b[0] + b[2] && b[0] < a[0] + a[2] && a[1] < b[1] + b[3] && b[1] < a[1] + a[3];
+  for (let radius = 8; radius < 120; radius += 7) {
+    for (let turn = 0; turn < 16; turn++) {
+      const [dx, dy] = [Math.sin(turn * Math.PI / 8), -Math.cos(turn * Math.PI / 8)];
+      const box = [x + dx * radius + (dx - 1) * wide / 2, y + dy * radius + (dy - 1) * high / 2, wide, high];
+      const inside = box[0] > 2 && box[1] > 2 && box[0] + wide < width - 2 && box[1] + high < height - 2;
+      if (inside && !taken.some((other) => meets(box, other))) return { box, radius };
+    }
+  }
+  return { box: [x - wide / 2, y - 24, wide, high], radius: 8 };
 }
 
 function drawScale(context, scale, width, height) {

@@ -14,6 +14,7 @@ let slots = [];         // the timeline
 let probe = () => "";
 let map = null, truth = null;
 const maps = new Map(); // by session
+const HELD_OUT = 2 ** 41; // homes from here on are in no model's training
 
 // --- Sessions ------------------------------------------------------------------------------------
 
@@ -90,7 +91,23 @@ function overlay() {
 function paint() {
   overlay();
   probe = drawTimeline($("timeline"), slots);
-  drawMap($("map"), map, $("truth").checked ? truth : null, slots.at(-1)?.time ?? 0);
+  const known = $("truth").checked ? truth : null;
+  drawMap($("map"), map, known, slots.at(-1)?.time ?? 0);
+  $("maplegend").hidden = !known;
+  showCounts(known);
+}
+
+// What the answers counted, beside what is there where that is known.
+function showCounts(known) {
+  const counts = Object.entries(map?.asked ?? {}).filter(([kind, count]) => count || known?.counts[kind]);
+  const right = known ? counts.filter(([kind, count]) => count === known.counts[kind]).length : 0;
+  $("mapcounts").hidden = !counts.length;
+  $("mapcounts").querySelector("summary").textContent = known ? `Counts: ${right} of ${counts.length} right` : "Counts";
+  $("mapcounts").querySelector("ul").replaceChildren(...counts.map(([kind, count]) => {
+    const there = known ? known.counts[kind] ?? 0 : null;
+    return element("li", { class: there === count ? "right" : "" }, `${kind} ${count ?? 0}`,
+      ...(there === null ? [] : [element("small", {}, ` of ${there}`)]));
+  }));
 }
 
 const light = (ok) => { $("health").className = `dot ${ok ? "ok" : "bad"}`; };
@@ -154,8 +171,8 @@ $("file").onchange = () => {
 };
 $("webcam").onclick = () => watchHere("webcam", watchWebcam).catch(complain);
 $("walk").onclick = () => busy($("walk"), () => {
-  const walk = Math.max(0, Math.floor(Number($("seed").value)));
-  return watchThere(`home ${walk}`, { walk, seconds: 60, pace: $("fast").checked ? 0 : 1 }, true);
+  const home = Math.max(0, Math.floor(Number($("seed").value)));
+  return watchThere(`home ${home}`, { walk: HELD_OUT + home, seconds: 60, pace: $("fast").checked ? 0 : 1 }, true);
 });
 $("cameras").onchange = () => {
   const camera = $("cameras").value;
@@ -184,7 +201,8 @@ async function survey() {
   const asked = [];
   $("mapasked").hidden = false;
   $("mapasked").querySelector("ol").replaceChildren();
-  for await (const event of events(`/v1/sessions/${id}/map`, {})) {
+  const categories = $("things").value.split(",").map((thing) => thing.trim()).filter(Boolean);
+  for await (const event of events(`/v1/sessions/${id}/map`, categories.length ? { categories } : {})) {
     if (event.type !== "map") {
       asked.push(event);
       const short = event.question.split("\n")[0];
@@ -192,6 +210,7 @@ async function survey() {
       $("mapnote").textContent = `${asked.length} questions asked…`;
       continue;
     }
+    event.asked = Object.fromEntries(asked.filter((e) => e.type === "count").map((e) => [e.category, e.count]));
     maps.set(id, [event, event.truth || truth]);
     if (id !== state.chosen) return;
     [map, truth] = maps.get(id);
@@ -236,6 +255,7 @@ $("drawer").onclick = () => {
 $("help").onclick = () => $("keys").showModal();
 $("timeline").onmousemove = (event) => { $("probe").textContent = probe(event.offsetX, event.offsetY); };
 $("timeline").onmouseleave = () => { $("probe").textContent = ""; };
+$("timeline").onclick = (event) => { $("probe").textContent = probe(event.offsetX, event.offsetY); }; // a finger does not hover
 
 function theme(next) {
   document.documentElement.dataset.theme = next;

@@ -58,7 +58,7 @@ function kept(snapshot, choose) {
     element("span", {}, "◆"),
     element("b", {}, snapshot.name || "moment"),
     element("button", { class: "small icon", title: "Forget", "aria-label": "Forget snapshot", onclick: forget }, "×"),
-    element("small", { class: "row" }, `${snapshot.num_frames} frames · ${clock(snapshot.seconds_seen)}`,
+    element("small", { class: "row" }, `${snapshot.num_frames} frames`,
       element("span", { class: "grow" }),
       element("button", { class: "small", onclick: restore }, "Restore")));
 }
