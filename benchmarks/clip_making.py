@@ -37,7 +37,7 @@ from spatial_ttt.train.scene_worker import SceneWorker
 
 TASK = 8  # homes at a time, as in a run
 PARTS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "make_home": (scene_worker, ("make_home", "thin_out")),
+    "make_home": (scene_worker, ("make_home",)),
     "walk": (scene_worker, ("film_path",)),
     "pack": (scene_worker, ("pack_parts", "pack_views")),
     "observe": (scene_worker, ("observe",)),

@@ -6,6 +6,7 @@ same bytes on every machine.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,9 +60,16 @@ def split_of(seed: int) -> str:
 
 
 def make_home(
-    seed: int, *, num_rooms: int | None = None, functions: tuple[str, ...] | None = None
+    seed: int,
+    *,
+    num_rooms: int | None = None,
+    functions: tuple[str, ...] | None = None,
+    keep: Callable[[list[Placed]], list[Placed]] | None = None,
 ) -> Home:
-    """A home of 1 to 8 rooms; `functions` names the rooms instead (the first is the hub)."""
+    """A home of 1 to 8 rooms; `functions` names the rooms instead (the first is the hub).
+
+    `keep` chooses what stays of all that was placed; the walkable cells are those of all of it.
+    """
     if seed < 0:
         raise SceneError(f"a home's seed must be at least 0, got {seed}")
     if num_rooms is not None and not 1 <= num_rooms <= MAX_ROOMS:
@@ -80,7 +88,7 @@ def make_home(
     plenty = min(1.0, 4.6 / len(spaces))
     for space in spaces:
         furnish_room(Furnisher(space, Dice(seed, 2, space.room.room_id), placed, plenty))
-    return assemble(seed, plan, spaces, placed)
+    return assemble(seed, plan, spaces, keep(placed) if keep else placed)
 
 
 def assemble(

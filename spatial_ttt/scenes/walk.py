@@ -275,9 +275,7 @@ def _smooth(home: Home, track: _Track) -> tuple[Array, Array]:
     limit = MAX_TURN * STEP / 1.25
     if float(np.abs(np.diff(yaw)).max(initial=0.0)) > limit:
         values = list(
-            itertools.accumulate(
-                yaw.tolist(), lambda at, to: at + min(max(to - at, -limit), limit)
-            )
+            itertools.accumulate(yaw.tolist(), lambda at, to: at + min(max(to - at, -limit), limit))
         )
         yaw = _box_filter(np.array(values), 0.2)
     return position, yaw

@@ -20,12 +20,13 @@ import numpy as np
 from numpy.random import Generator, default_rng
 
 from spatial_ttt.errors import SceneError
-from spatial_ttt.scenes.homes import Home, assemble, make_home
+from spatial_ttt.scenes.homes import Home, make_home
 from spatial_ttt.scenes.questions.generate import generate
 from spatial_ttt.scenes.questions.question import Question
 from spatial_ttt.scenes.questions.seen import observe
 from spatial_ttt.scenes.scene import Camera, Visibility
 from spatial_ttt.scenes.shading import pack_parts
+from spatial_ttt.scenes.space import Placed
 from spatial_ttt.scenes.views import pack_views
 from spatial_ttt.scenes.walk import walk
 from spatial_ttt.train import dense_facts
@@ -172,7 +173,9 @@ def make_walk(
     for attempt in range(ATTEMPTS):
         rooms = int(rng.integers(difficulty.rooms[0], difficulty.rooms[1] + 1))
         try:
-            home = thin_out(make_home(seed + attempt * 7919, num_rooms=rooms), difficulty)
+            home = make_home(
+                seed + attempt * 7919, num_rooms=rooms, keep=partial(thin_out, difficulty)
+            )
             return home, film_path(home, spec, difficulty, rng)
         except SceneError as error:
             last = error
@@ -194,13 +197,10 @@ def film_path(home: Home, spec: ClipSpec, difficulty: Difficulty, rng: Generator
     )
 
 
-def thin_out(home: Home, difficulty: Difficulty) -> Home:
-    """The home without small things and without those beyond the number allowed."""
-    large = [p for p in home.placed if max(p.furniture.size) >= difficulty.least_size]
-    kept = large[: min(difficulty.most_objects, MAX_OBJECTS - 1)]
-    if len(kept) == len(home.placed):
-        return home
-    return assemble(home.seed, home.plan, home.spaces, kept)
+def thin_out(difficulty: Difficulty, placed: list[Placed]) -> list[Placed]:
+    """What stays of a home: no small things, none beyond the number allowed."""
+    large = [p for p in placed if max(p.furniture.size) >= difficulty.least_size]
+    return large[: min(difficulty.most_objects, MAX_OBJECTS - 1)]
 
 
 def run_worker(connection: Connection, tokenizer_file: str, prompts: tuple[str, str]) -> None:

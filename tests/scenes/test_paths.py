@@ -2,10 +2,19 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spatial_ttt.scenes.dice import Dice
 from spatial_ttt.scenes.homes import Home, make_home
-from spatial_ttt.scenes.paths import RoomPaths, clearance, gates_of, obstacles, tour
+from spatial_ttt.scenes.paths import (
+    RoomPaths,
+    clearance,
+    gates_of,
+    keeps_clear,
+    obstacles,
+    tour,
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +61,15 @@ def test_gates_are_walkable(home: Home) -> None:
         for room_id, point in zip(gate.rooms, gate.points, strict=True):
             space = home.spaces[room_id]
             assert space.free[space.cell(*point)]
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.integers(0, 12), st.integers(1, 90))
+def test_keeping_clear_is_the_least_clearance(seed: int, count: int, length: int) -> None:
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 8, (count, 2))
+    rects = np.concatenate([corner, corner + rng.uniform(0.05, 1.5, (count, 2))], axis=1)
+    points = rng.uniform(0, 8, 2) + np.cumsum(rng.normal(0, 0.05, (length, 2)), axis=0)
+    least = float(clearance(rects, points).min(initial=np.inf))
+    for asked in (0.0, 0.1, 1.0, *((least, np.nextafter(least, 9)) if count else ())):
+        assert keeps_clear(rects, points, asked) == (least >= asked)
