@@ -26,6 +26,13 @@ from spatial_ttt.model.state import DecoderState, LayerState, Tokens, TTTState
 from spatial_ttt.model.ttt import AnchorCache, Attention, TTTAttention
 
 
+def feed_forward(norm: nn.Module, mlp: nn.Module, hidden: Tensor, mixed: Tensor) -> Tensor:
+    """Add the attention's output, then the MLP's; [B, L, D] each."""
+    hidden = hidden + mixed
+    out: Tensor = hidden + mlp(norm(hidden))
+    return out
+
+
 class DecoderLayer(nn.Module):
     """What anchor and TTT layers share: norms, MLP, residuals, DeepStack."""
 
@@ -37,8 +44,7 @@ class DecoderLayer(nn.Module):
 
     def feed_forward(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """Add the attention's output, then the MLP's; [B, L, D] each."""
-        hidden = hidden + mixed
-        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+        return feed_forward(self.post_attention_layernorm, self.mlp, hidden, mixed)
 
     def finish(self, tokens: Tokens, mixed: Tensor) -> Tokens:
         """Residuals, MLP, and the DeepStack features due after this layer."""

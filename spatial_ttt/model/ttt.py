@@ -78,12 +78,16 @@ class Attention(nn.Module):
         v = self.v_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim))
         return q, k, v
 
+    def heads(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, L, D] -> rotated q [B, H, L, Dh], rotated k and plain v [B, Hkv, L, Dh]."""
+        q, k, v = (t.transpose(1, 2) for t in self.qkv(x))
+        return rotate(q, rope), rotate(k, rope), v
+
     def attend_all(
         self, x: Tensor, rope: Tensor, cache: AnchorCache | None, branches: int = 1
     ) -> tuple[Tensor, AnchorCache]:
         """Attend to all tokens seen, or to those a bounded cache keeps; x [B, L, D] -> [B, L, D]."""
-        q, k, v = (t.transpose(1, 2) for t in self.qkv(x))
-        q, k = rotate(q, rope), rotate(k, rope)
+        q, k, v = self.heads(x, rope)
         attend = partial(attend_past, branches=branches, implementation=self.implementation)
         if isinstance(cache, BoundedCache):
             if branches > 1:
@@ -109,6 +113,7 @@ class TTTAttention(Attention):
     def __init__(self, text: Any, config: TTTConfig) -> None:
         super().__init__(text)
         self.config = config
+        self.memory_is_on = True  # training begins without the branch (see train.annealing)
         width, heads = text.hidden_size, config.num_fast_heads
         self.fast_dim = width // heads
         self.lr_offset = math.log(math.expm1(config.base_lr))
@@ -141,6 +146,9 @@ class TTTAttention(Attention):
         state, which holds the other tokens back.
         """
         state = state or self.empty_state(x.shape[0])
+        if not self.memory_is_on:
+            mixed, state = self.attend_window(x, tokens.rope, state, branches)
+            return tokens, mixed, state
         projected = self.project(x)
         if state.held is not None:
             tokens = cat_tokens(
@@ -165,6 +173,18 @@ class TTTAttention(Attention):
             released, ready.rope, state, branches=branches, keep_state=keep_state
         )
         return ready, mixed, state
+
+    def attend_window(
+        self, x: Tensor, rope: Tensor, state: TTTState, branches: int = 1
+    ) -> tuple[Tensor, TTTState]:
+        """The layer without its branch, x [B, L, D] -> [B, L, D]: every token is determined at once."""
+        size = self.config.window_size
+        q, k, v = self.heads(x, rope)
+        keys, values = keep_window(state.window, k, v, size)
+        how = {"branches": branches, "implementation": self.implementation}
+        out = attend(q, keys, values, window=size, **how)  # type: ignore[arg-type]
+        window = (last(keys, size), last(values, size))
+        return self.o_proj(out.transpose(1, 2).flatten(2)), state._replace(window=window)
 
     def project(self, x: Tensor) -> Projected:
         """Everything a token brings along that depends on itself alone; x [B, L, D]."""
