@@ -37,6 +37,7 @@ from spatial_ttt.model.ttt import TTTAttention
 from spatial_ttt.presets import preset, spatial_ttt_2b
 from spatial_ttt.processor import Processor, qwen3_vl_frames
 from spatial_ttt.testing.small import byte_tokenizer
+from spatial_ttt.train.annealing import set_window
 from spatial_ttt.train.conversation import Encoded
 from spatial_ttt.train.dataset import LoadedSample
 from spatial_ttt.train.distributed import Processes, processes
@@ -46,7 +47,6 @@ from spatial_ttt.train.packed import PackedModel
 from spatial_ttt.train.run_config import RatesConfig
 from spatial_ttt.train.sharded_adamw import ShardedAdamW, rate_groups
 from spatial_ttt.train.sharding import freeze, shard
-from spatial_ttt.train.trainer import set_window
 
 RATES = {"base": 1e-6, "ttt": 1e-5, "head": 1e-6, "vision": 0.0}
 STAMP, QUESTION = 8, 60  # tokens of a time stamp with its mark, and of a question

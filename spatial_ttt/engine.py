@@ -8,24 +8,28 @@ weights have kernels of their own and choose them by themselves.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from types import MethodType
 from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 
 from spatial_ttt.errors import ConfigError
-from spatial_ttt.model.decoder import DecoderLayer
+from spatial_ttt.model.decoder import DecoderLayer, feed_forward
+from spatial_ttt.model.layers import RMSNorm, rms_norm, rotate
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.ttt import Attention, TTTAttention
 from spatial_ttt.model.vision import vision_block
 
 log = logging.getLogger(__name__)
 
+Function = Callable[..., Any]
+
 PARTS: tuple[tuple[type, str], ...] = (
     (DecoderLayer, "feed_forward"),
-    (TTTAttention, "project"),
-    (Attention, "qkv"),
-    (TTTAttention, "rotated"),
+    (TTTAttention, "shape"),
+    (Attention, "heads"),
 )
 """Methods that take tensors and return tensors, by the class that states them."""
 
@@ -44,9 +48,9 @@ def compile_model(model: SpatialTTTForConditionalGeneration) -> None:
     for owner, name in PARTS:
         compiled = torch.compile(getattr(owner, name), dynamic=True)
         for module in model.decoder.modules():
-            # A TTT layer's projection holds its own q, k, v: only anchors need theirs compiled.
+            # A TTT layer shapes its own heads: only anchors need theirs compiled.
             if isinstance(module, owner) and not (
-                name == "qkv" and isinstance(module, TTTAttention)
+                name == "heads" and isinstance(module, TTTAttention)
             ):
                 module.__dict__[name] = MethodType(compiled, module)
     for layer in model.decoder.layers:
@@ -55,3 +59,93 @@ def compile_model(model: SpatialTTTForConditionalGeneration) -> None:
     visual = cast(Any, model.model.visual)
     visual.__dict__["compiled_block"] = torch.compile(vision_block, dynamic=False)
     log.info("compiled the token-wise parts of %d layers", len(model.decoder.layers))
+
+
+def compile_for_training(model: SpatialTTTForConditionalGeneration) -> None:
+    """Compile forward and backward passes of the token-wise parts in place, on any device.
+
+    Each part is one function of modules and tensors, so layers share its code; lengths may vary. Without
+    gradients (probes) the plain parts run: a second compilation would cost more than it saves.
+    """
+    dynamo = torch._dynamo.config
+    dynamo.recompile_limit = max(64, dynamo.recompile_limit)
+    dynamo.accumulated_recompile_limit = max(1024, dynamo.accumulated_recompile_limit)
+    parts = _TrainedParts()
+    for module in model.decoder.modules():
+        if isinstance(module, DecoderLayer):
+            _use(module, "feed_forward", parts.feed_forward)
+            _use(module.input_layernorm, "forward", parts.norm)
+        elif isinstance(module, Attention):
+            _use(module, "heads", parts.heads)
+            if isinstance(module, TTTAttention):
+                _use(module, "project", parts.project)
+                _use(module, "rotated", parts.rotated)
+    _use(model.decoder.norm, "forward", parts.norm)
+    visual = cast(Any, model.model.visual)
+    visual.__dict__["compiled_block"] = _trained(vision_block, parts.block)
+    log.info("token-wise parts of %d layers will be compiled", len(model.decoder.layers))
+
+
+class _TrainedParts:
+    """Methods of layers, bodies compiled once for all of them."""
+
+    def __init__(self) -> None:
+        compiled_feed_forward = _compiled(feed_forward)
+        compiled_norm, compiled_heads = _compiled(rms_norm), _compiled(_heads)
+        compiled_project = _compiled(TTTAttention.project)
+        compiled_rotated = _compiled(_rotated)
+        self.block = _compiled(vision_block)
+
+        def run_feed_forward(layer: DecoderLayer, hidden: Tensor, mixed: Tensor) -> Any:
+            return compiled_feed_forward(layer.post_attention_layernorm, layer.mlp, hidden, mixed)
+
+        def run_norm(norm: RMSNorm, x: Tensor) -> Any:
+            return compiled_norm(x, norm.weight, norm.eps)
+
+        def run_heads(attention: Attention, x: Tensor, rope: Tensor) -> Any:
+            projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+            return compiled_heads(
+                projections, (attention.q_norm, attention.k_norm), x, rope, attention.head_dim
+            )
+
+        def run_rotated(attention: TTTAttention, query: Tensor, key: Tensor, rope: Tensor) -> Any:
+            return compiled_rotated(query, key, rope, attention.head_dim)
+
+        self.feed_forward, self.norm = run_feed_forward, run_norm
+        self.heads, self.project, self.rotated = run_heads, compiled_project, run_rotated
+
+
+def _compiled(function: Function) -> Function:
+    return torch.compile(function, dynamic=True, fullgraph=True)
+
+
+def _use(module: nn.Module, name: str, compiled: Function) -> None:
+    """Give one module a method that runs compiled while gradients are wanted."""
+    plain = getattr(type(module), name)
+    module.__dict__[name] = MethodType(_trained(plain, compiled), module)
+
+
+def _trained(plain: Function, compiled: Function) -> Function:
+    def run(*arguments: Any) -> Any:
+        return (compiled if torch.is_grad_enabled() else plain)(*arguments)
+
+    return run
+
+
+def _heads(
+    projections: tuple[nn.Module, ...],
+    norms: tuple[nn.Module, ...],
+    x: Tensor,
+    rope: Tensor,
+    head_dim: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`Attention.heads` without its module."""
+    q, k, v = (project(x).unflatten(-1, (-1, head_dim)) for project in projections)
+    q, k, v = (t.transpose(1, 2) for t in (norms[0](q), norms[1](k), v))
+    return rotate(q, rope), rotate(k, rope), v
+
+
+def _rotated(query: Tensor, key: Tensor, rope: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
+    """`TTTAttention.rotated` without its module."""
+    q, k = (t.unflatten(-1, (-1, head_dim)).transpose(1, 2) for t in (query, key))
+    return rotate(q, rope), rotate(k, rope)

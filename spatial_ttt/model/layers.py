@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spatial_ttt.model.configuration import state_dtype
+from spatial_ttt.model.kernels import shaping
 
 
 class RMSNorm(nn.Module):
@@ -21,9 +23,16 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> [..., size]."""
-        exact = x.to(state_dtype(x.dtype))
-        scale = torch.rsqrt(exact.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * (exact * scale).to(x.dtype)
+        if shaping.applies(x):
+            return shaping.rms_norm(x, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / rms(x) * weight over the last axis."""
+    exact = x.to(state_dtype(x.dtype))
+    scale = torch.rsqrt(exact.square().mean(-1, keepdim=True) + eps)
+    return weight * (exact * scale).to(x.dtype)
 
 
 class MLP(nn.Module):
@@ -37,7 +46,62 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
+        packed = packed_weights(self, x)
+        if packed is not None:
+            return self.down_proj(shaping.swiglu_halves(F.linear(x, packed.weight)))
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Packed(NamedTuple):
+    """Weights of linear layers that read the same input, one below the other in one buffer."""
+
+    weight: Tensor
+    bias: Tensor | None
+    owners: tuple[nn.Linear, ...]
+
+
+def pack(module: nn.Module, layers: Sequence[nn.Linear]) -> Packed:
+    """Move the layers' weights into one buffer (each keeps its part as a view) and remember it on `module`.
+
+    Nothing is held twice, and state dicts do not change.
+    """
+    with torch.no_grad():
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+        at = 0
+        for layer in layers:
+            stop = at + layer.out_features
+            layer.weight.data = weight[at:stop]
+            if bias is not None:
+                layer.bias.data = bias[at:stop]
+            at = stop
+    packed = Packed(weight, bias, tuple(layers))
+    module.__dict__.setdefault("packed", {})[tuple(id(layer) for layer in layers)] = packed
+    return packed
+
+
+def packed_weights(module: nn.Module, x: Tensor, *layers: nn.Linear) -> Packed | None:
+    """The packed weights of `module` that apply now: no gradients wanted, kernels may run, nothing was moved since."""
+    known = module.__dict__.get("packed")
+    if not known or not shaping.applies(x):
+        return None
+    packed = (
+        known.get(tuple(id(layer) for layer in layers)) if layers else next(iter(known.values()))
+    )
+    if packed is None or packed.owners[0].weight.data_ptr() != packed.weight.data_ptr():
+        return None
+    return cast(Packed, packed)
+
+
+def linear_together(module: nn.Module, x: Tensor, layers: Sequence[nn.Linear]) -> Tensor:
+    """The outputs of linear layers side by side, [..., sum of their widths]."""
+    packed = packed_weights(module, x, *layers)
+    if packed is not None:
+        return F.linear(x, packed.weight, packed.bias)
+    if torch.is_grad_enabled() and all(type(layer) is nn.Linear for layer in layers):
+        bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+        return F.linear(x, torch.cat([layer.weight for layer in layers]), bias)
+    return torch.cat([layer(x) for layer in layers], dim=-1)
 
 
 class RotaryEmbedding(nn.Module):

@@ -8,6 +8,14 @@ from spatial_ttt.errors import ConfigError
 from spatial_ttt.scenes.questions.question import QUESTION_TYPES
 from spatial_ttt.train.clip_types import DENSE_KINDS, ClipSpec, Difficulty
 
+EMPHASIS = {
+    "obj_appearance_order": 2.0,
+    "object_rel_distance": 2.0,
+    "object_counting": 1.5,
+    "dense_first": 2.0,
+}
+"""Weights of kinds that are learned slowly, against 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -22,12 +30,22 @@ class Stage:
     branch_length: int
     clip_share: float = 1.0
     """Clips of a step, as a share of the run's."""
+    rehearsed: tuple[tuple[str, float], ...] = ()
+    """Earlier stages and their shares of this one's steps, so that nothing is forgotten."""
 
     @property
     def weights(self) -> dict[str, float]:
         """Weight of each kind of exchange."""
-        questions = dict.fromkeys(QUESTION_TYPES, 1.0)
-        return questions | dict.fromkeys(DENSE_KINDS, self.dense_weight)
+        dense = {kind: self.dense_weight * EMPHASIS.get(kind, 1.0) for kind in DENSE_KINDS}
+        return {kind: EMPHASIS.get(kind, 1.0) for kind in QUESTION_TYPES} | dense
+
+    def pick(self, at: float) -> str:
+        """The stage whose clips a step is given; `at` (0..1) is drawn evenly."""
+        for name, share in self.rehearsed:
+            if at < share:
+                return name
+            at -= share
+        return self.name
 
 
 _LOOK = Difficulty(rooms=(1, 1), least_size=0.5, most_objects=8, walks=False)
@@ -41,19 +59,19 @@ def _clip(slots: int, width: int = 128, height: int = 96) -> ClipSpec:
 
 PLANS: dict[str, tuple[Stage, ...]] = {
     "full": (
-        Stage("look", 0.2, _clip(14), _LOOK, 2.0, 96),
-        Stage("room", 0.55, _clip(14), _ROOM, 1.0, 96),
-        Stage("home", 1.0, _clip(32), _HOME, 0.5, 96, 0.5),
+        Stage("look", 0.25, _clip(14), _LOOK, 2.0, 96),
+        Stage("room", 0.6, _clip(14), _ROOM, 1.0, 96, 1.0, (("look", 0.25),)),
+        Stage("home", 1.0, _clip(32), _HOME, 0.5, 96, 0.5, (("look", 0.1), ("room", 0.3))),
     ),
     "easy": (
         Stage("look", 0.6, _clip(14), _LOOK, 2.0, 96),
-        Stage("room", 1.0, _clip(14), _ROOM, 1.0, 96),
+        Stage("room", 1.0, _clip(14), _ROOM, 1.0, 96, 1.0, (("look", 0.25),)),
     ),
     "look": (Stage("look", 1.0, _clip(14), _LOOK, 1.5, 96),),
     "home": (Stage("home", 1.0, _clip(32), _HOME, 0.5, 96),),
     "smoke": (
         Stage("look", 0.5, _clip(3, 64, 32), _LOOK, 2.0, 72),
-        Stage("room", 1.0, _clip(4, 64, 32), _ROOM, 1.0, 72),
+        Stage("room", 1.0, _clip(4, 64, 32), _ROOM, 1.0, 72, 1.0, (("look", 0.25),)),
     ),
 }
 
@@ -68,3 +86,17 @@ def plan(name: str) -> tuple[Stage, ...]:
 def stage_at(stages: tuple[Stage, ...], progress: float) -> Stage:
     """The stage that runs at this progress."""
     return next((stage for stage in stages if progress < stage.until), stages[-1])
+
+
+def stages_between(stages: tuple[Stage, ...], start: float, stop: float) -> list[Stage]:
+    """The stages that run between two progresses, rehearsed ones included."""
+    begins = dict(
+        zip((stage.name for stage in stages), (0.0, *(s.until for s in stages)), strict=False)
+    )
+    run = [
+        s
+        for s in stages
+        if s.until > start and (begins[s.name] < stop or s is stage_at(stages, start))
+    ]
+    names = {stage.name for stage in run} | {name for stage in run for name, _ in stage.rehearsed}
+    return [stage for stage in stages if stage.name in names]

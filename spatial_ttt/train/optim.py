@@ -8,7 +8,7 @@ base and vision; AdamW takes the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,8 +140,15 @@ class SlowWeights:
     A model in bfloat16 gets rounded copies after every step; a float32 model is its own master.
     """
 
-    def __init__(self, modules: nn.Module, config: OptimConfig, compute_dtype: torch.dtype) -> None:
-        self.config = config
+    def __init__(
+        self,
+        modules: nn.Module,
+        config: OptimConfig,
+        compute_dtype: torch.dtype,
+        average: Callable[[list[Tensor]], None] | None = None,
+    ) -> None:
+        """`average` replaces gradients by their mean over all processes, if there are several."""
+        self.config, self.average = config, average
         groups = parameter_groups(modules)
         muon_ids = matrices(modules) if config.use_muon else set()
         self.live: list[Tensor] = []
@@ -200,6 +207,8 @@ class SlowWeights:
         """Clip, update at `scale` times the peak rates, refresh the copies; returns the gradient norm."""
         if not self.shared:
             self._fetch_gradients()
+        if self.average is not None:
+            self.average([master.grad for master in self.master if master.grad is not None])
         norm = nn.utils.clip_grad_norm_(self.master, self.config.max_grad_norm)
         for optimizer, peaks in zip(self.optimizers, self.peak, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):

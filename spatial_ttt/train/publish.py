@@ -16,6 +16,7 @@ from spatial_ttt.errors import CheckpointError
 from spatial_ttt.loading import small_model_frames
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.processor import Processor
+from spatial_ttt.train.annealing import window_of
 
 SHARD_SIZE = "14MB"
 ARCHIVE = "files.tar"
@@ -39,6 +40,7 @@ def save_model(
     model.save_pretrained(fresh, state_dict=state, max_shard_size=SHARD_SIZE)
     config = json.loads((fresh / "config.json").read_text())
     config["dtype"] = "bfloat16"
+    config["ttt"]["window_size"] = window_of(model)  # what the weights were trained with last
     (fresh / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     Processor(tokenizer, small_model_frames(size)).save_pretrained(fresh)
     old = folder.with_name(folder.name + ".old")

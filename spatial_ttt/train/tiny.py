@@ -1,6 +1,7 @@
 """Train the small model in one command, from scenes to weights, within a wall-clock budget.
 
     python -m spatial_ttt.train.tiny --minutes 8 --publish OUT
+    torchrun --nproc-per-node 2 -m spatial_ttt.train.tiny --minutes 8 --publish OUT
 
 Workers furnish homes and write questions, the device draws and trains, held-out homes are asked
 about now and then, weights are saved every minute. Nothing is downloaded and nothing is needed.
@@ -23,6 +24,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("workers", "clips", "branches", "capacity"):
         if getattr(chosen, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(chosen, name)}")
+    if chosen.attention is None:
+        chosen.attention = "hybrid" if chosen.resume else "annealed"
+    if chosen.attention == "annealed" and (chosen.resume or chosen.gate_bias):
+        parser.error(
+            "--attention annealed begins with closed gates: not with --resume or --gate-bias"
+        )
+    if chosen.gate_bias is None:
+        chosen.gate_bias = 1.0 if chosen.attention == "hybrid" else 0.0
     return smoke(chosen) if chosen.smoke else chosen
 
 
@@ -58,7 +67,32 @@ def _parser() -> argparse.ArgumentParser:
         "--no-muon-optimizer", action="store_true", help="AdamW for all slow weights"
     )
     parser.add_argument(
-        "--gate-bias", type=float, default=1.0, help="of fresh gates; 0 is the paper's"
+        "--gate-bias",
+        type=float,
+        help="of fresh gates; 0 is the paper's (default: 1 for hybrid, else 0)",
+    )
+    parser.add_argument(
+        "--attention",
+        choices=["annealed", "hybrid", "window", "full"],
+        help="of TTT layers: from full attention to window and fast weights; both from the start; the window "
+        "alone; full attention alone (default: annealed, hybrid with --resume)",
+    )
+    parser.add_argument(
+        "--memory-from", type=float, default=0.3, help="progress at which fast weights come on"
+    )
+    parser.add_argument(
+        "--shrink",
+        type=float,
+        nargs=2,
+        default=[0.35, 0.65],
+        metavar=("FROM", "UNTIL"),
+        help="progress between which the window shrinks",
+    )
+    parser.add_argument("--warmup", type=int, default=100, help="steps to the peak learning rate")
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="compile the token-wise parts (default: on a GPU)",
     )
     parser.add_argument(
         "--plan", default="full", help="curriculum: full, easy, look, home or smoke"
@@ -68,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--capacity", type=int, default=8192, help="clips kept on the device")
     parser.add_argument("--samples", type=int, default=1, help="rays a side per pixel")
-    parser.add_argument("--fresh", type=float, default=0.75, help="new clips per clip trained on")
+    parser.add_argument("--fresh", type=float, default=0.3, help="new clips per clip trained on")
     parser.add_argument("--eval-clips", type=int, default=160)
     parser.add_argument("--eval-every", type=float, default=75.0, help="seconds")
     parser.add_argument(
@@ -119,13 +153,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if chosen.kernels:
         os.environ["SPATIAL_TTT_KERNELS"] = chosen.kernels
+    from spatial_ttt.train.ranks import joined
     from spatial_ttt.train.tiny_run import TinyRun
 
-    run = TinyRun(chosen)
-    try:
-        run.train()
-    finally:
-        run.close()
+    with joined(chosen) as ranks:
+        if not ranks.is_first:
+            logging.getLogger("spatial_ttt").setLevel(logging.ERROR)
+        run = TinyRun(chosen, ranks)
+        try:
+            run.train()
+        finally:
+            run.close()
     return 0
 
 

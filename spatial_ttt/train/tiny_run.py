@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,36 +16,33 @@ import numpy as np
 import torch
 from torch import nn
 
+from spatial_ttt.engine import compile_for_training
 from spatial_ttt.presets import TINY_VOCAB_SIZE
-from spatial_ttt.scenes.homes import home_seed
 from spatial_ttt.tokenizer import default_texts, load_tokenizer, train_tokenizer
 from spatial_ttt.train import curves, probe
 from spatial_ttt.train import tiny_setup as setup
-from spatial_ttt.train.clip_text import Prefix, blind_prefix, check_room, clip_prefix
-from spatial_ttt.train.clip_types import DENSE_KINDS, ClipSpec, categories
-from spatial_ttt.train.curriculum import Stage, plan, stage_at
+from spatial_ttt.train.annealing import Reach, set_reach
+from spatial_ttt.train.clip_text import Prefix, blind_prefix
+from spatial_ttt.train.clip_types import DENSE_KINDS, categories
+from spatial_ttt.train.curriculum import Stage, plan, stage_at, stages_between
 from spatial_ttt.train.dense_heads import DenseHeads
 from spatial_ttt.train.draw import warm_up
 from spatial_ttt.train.optim import SlowWeights
-from spatial_ttt.train.pool import Order
 from spatial_ttt.train.publish import publish, save_model, unpack
+from spatial_ttt.train.ranks import Ranks
 from spatial_ttt.train.ring import ClipRing, kind_weights
 from spatial_ttt.train.schedule import cosine_scale
+from spatial_ttt.train.tiny_clips import Supply
 from spatial_ttt.train.tiny_report import Reporter
 from spatial_ttt.train.tiny_step import Launched, Stepper, Work
 
 log = logging.getLogger(__name__)
 
-WARMUP_STEPS = 100
+FLOOR = 0.05  # of the learning rate, against its peak
 SAVE_EVERY = 60.0  # seconds
 LAST_WORDS = 30.0  # seconds kept for the last probe and save
 LAST_HELD_OUT = 15.0  # seconds of these to wait for held-out homes still being made
 LEAD = 8.0  # seconds before a stage is due that its homes are made
-FIRST_CLIPS = 128  # clips in a ring before it is trained on (or a step of them, if more)
-TASK_SIZE = 8  # homes a worker makes at a time
-DRAWN_AT_ONCE = 64  # clips, while waiting for clips
-MOST_UNDER_WAY = 1024  # clips begun and not ready
-TRAIN_SPAN = 1 << 30  # seeds a run may use; runs with another --seed use others
 SYNC_STEP = 4  # the step --show-syncs looks at
 
 
@@ -56,7 +53,8 @@ class AskedToEnd(Exception):
 class TinyRun:
     """One run of the small model."""
 
-    def __init__(self, chosen: argparse.Namespace) -> None:
+    def __init__(self, chosen: argparse.Namespace, ranks: Ranks | None = None) -> None:
+        self.ranks = ranks = ranks or Ranks()
         self.stopped = self.interruptible = self.astray = False
         signal.signal(signal.SIGTERM, self._asked_to_end)
         self.began = time.monotonic()
@@ -65,7 +63,8 @@ class TinyRun:
         self.work.mkdir(parents=True, exist_ok=True)
         self.device = setup.pick_device(chosen.device)
         torch.manual_seed(chosen.seed)
-        self.rng = np.random.default_rng(chosen.seed)
+        self.rng = np.random.default_rng([chosen.seed, ranks.rank])
+        self.turns = np.random.default_rng(chosen.seed)  # which ring comes next: alike on all ranks
         resumed = unpack(chosen.resume, self.work / "resumed") if chosen.resume else None
         self.tokenizer = (
             load_tokenizer(resumed)
@@ -80,73 +79,29 @@ class TinyRun:
         self.stepper = self._stepper()
         self.model.train()
         self.stages = plan(chosen.plan)
-        self.chunk_size = self.model.config.ttt_config.chunk_size
+        rule = self.model.config.ttt_config
+        self.supply = Supply(chosen, self.source, self.tokenizer, self.device, rule.chunk_size)
+        if ranks.world > 1:
+            self.supply.keep_to(ranks.rank)
+        contexts = {stage.name: self.supply.context(stage) for stage in self.stages}
+        self.annealing = setup.make_annealing(chosen, self.stages, contexts, rule.window_size)
+        self.reach: Reach | None = None
         self.blind = blind_prefix(self.tokenizer)
-        self.prefixes: dict[ClipSpec, Prefix] = {}
-        self.rings: dict[str, ClipRing] = {}
-        self.held_out: dict[str, Order] = {}
         self.launched: tuple[Launched, float] | None = None
-        self.step = self.enough = 0
-        self.allowance = 0.0  # clips that may be drawn
-        self.next_seed = home_seed("train", chosen.seed * TRAIN_SPAN)
-        self.last_seed = self.next_seed + TRAIN_SPAN
+        self.step = 0
 
     def _stepper(self) -> Stepper:
         heads = DenseHeads(self.model.config.text_config.hidden_size, len(categories()))
         modules = nn.ModuleList([self.model, heads.to(self.device)])
         dtype = setup.pick_dtype(self.chosen.dtype, self.device)
-        slow = SlowWeights(modules, setup.optim_config(self.chosen), dtype)
+        self.ranks.share(modules)
+        average = self.ranks.average if self.ranks.world > 1 else None
+        slow = SlowWeights(modules, setup.optim_config(self.chosen), dtype, average)
+        if setup.wants_compiling(self.chosen, self.device):
+            compile_for_training(self.model)
         count = setup.count_parameters(self.model)
         log.info("device %s, dtype %s, %s parameters", self.device, dtype, count)
         return Stepper(self.model, heads, slow, self.device, self.chosen.dense, self.shield)
-
-    def prefix(self, spec: ClipSpec) -> Prefix:
-        """The text of a spec's clips."""
-        if spec not in self.prefixes:
-            self.prefixes[spec] = clip_prefix(self.tokenizer, spec)
-        return self.prefixes[spec]
-
-    # --- Clips ------------------------------------------------------------------------------------
-
-    def _order(self, stage: Stage, capacity: int, seeds: range, most_under_way: int) -> Order:
-        """Homes of a stage for a new ring; refuses a stage whose questions would not fit the open chunk."""
-        check_room(self.prefix(stage.spec), self.chunk_size, stage.branch_length)
-        share = -(-min(capacity, len(seeds)) // self.chosen.workers)
-        return Order(
-            ring=ClipRing(stage.spec, capacity, self.device),
-            difficulty=stage.difficulty,
-            branch_length=stage.branch_length,
-            next_seed=seeds.start,
-            last_seed=seeds.stop,
-            most_under_way=most_under_way,
-            task_size=max(1, min(TASK_SIZE, share, most_under_way)),
-        )
-
-    def _stream(self, stage: Stage) -> None:
-        """Let the workers make training homes of this stage from now on."""
-        if self.source.stream is not None:
-            self.next_seed = self.source.stream.next_seed
-        capacity = self.chosen.capacity
-        most = min(max(capacity // 2, 1), MOST_UNDER_WAY)
-        order = self._order(stage, capacity, range(self.next_seed, self.last_seed), most)
-        self.rings[stage.name] = order.ring
-        self.source.stream = order
-
-    def _hold_out(self, stage: Stage) -> None:
-        count = self.chosen.eval_clips
-        first = home_seed("val", 0)
-        order = self._order(stage, count, range(first, first + count), count)
-        self.source.orders.append(order)
-        self.held_out[stage.name] = order
-
-    def _wait_until(self, is_enough: Callable[[], bool], seconds: float, what: str) -> None:
-        """Pump until there is enough, or for `seconds`."""
-        began, made = time.monotonic(), self.source.tally.made
-        while not is_enough() and time.monotonic() - began < seconds:
-            if not self.source.pump(limit=DRAWN_AT_ONCE):
-                time.sleep(0.001)
-        took, made = time.monotonic() - began, self.source.tally.made - made
-        log.info("%s: %d clips in %.1f s (%.0f/s)", what, made, took, made / max(took, 1e-9))
 
     # --- Training ---------------------------------------------------------------------------------
 
@@ -191,9 +146,11 @@ class TinyRun:
             self._loop()
             self.save()
             self.source.end_stream()
-            if not self._all_held_out():
-                self._wait_until(self._all_held_out, LAST_HELD_OUT, "held-out homes")
-            self._probe_all(None)
+            if self.ranks.is_first:
+                supply = self.supply
+                if not supply.all_held_out:
+                    supply.wait_until(lambda: supply.all_held_out, LAST_HELD_OUT, "held-out homes")
+                self._probe_all(None)
         except AskedToEnd:
             pass
         finally:
@@ -201,32 +158,32 @@ class TinyRun:
             if self.stopped or (self.step and not self.astray):
                 self.save()
 
-    def _all_held_out(self) -> bool:
-        return all(order.is_done for order in self.held_out.values())
-
     def _loop(self) -> None:
-        current = self._stage(0.0)
-        self._stream(current)
-        streamed = current.name
-        capacity, clips = self.chosen.capacity, self.chosen.clips
-        self.enough = max(1, min(max(FIRST_CLIPS, clips), capacity // 4))
-        first = self.rings[current.name]
+        supply = self.supply
+        current = stage_at(self.stages, self._at(self.progress))
+        self._set_reach(self.progress)
+        supply.stream(current)
         self.source.pump()  # workers furnish while kernels are compiled
         warm_up(self.source.caster, current.spec, self.device)
-        self._wait_until(
-            lambda: len(first.ready) >= self.enough or self.progress >= 1, math.inf, current.name
+        supply.wait_until(
+            lambda: supply.has_enough(current.name) or self.progress >= 1, math.inf, current.name
         )
-        for stage in self.stages:
-            if stage.until > self.chosen.start:
-                self._hold_out(stage)
+        for stage in stages_between(self.stages, self.chosen.start, 1.0):
+            if stage.name not in supply.rings and stage.until <= self.chosen.start:
+                supply.rehearse(stage)
+            if self.ranks.is_first:
+                supply.hold_out(stage)
         probed = saved = time.monotonic()
-        while self.progress < 1.0:
-            coming = self._stage(LEAD / self.budget)
-            if coming.name != streamed:
-                self._stream(coming)
-                streamed = coming.name
-            current = self._switch(current)
-            self._one_step(self.rings[current.name], current)
+        while True:
+            (progress,) = self.ranks.agree(self.progress)
+            if progress >= 1:
+                break
+            supply.stream(stage_at(self.stages, self._at(progress + LEAD / self.budget)))
+            current = self._switch(current, progress)
+            self._set_reach(progress)
+            self._one_step(self._turn(current), progress)
+            if not self.ranks.is_first:
+                continue
             if time.monotonic() - probed > self.chosen.eval_every:
                 self._probe_all(current)
                 probed = time.monotonic()
@@ -234,35 +191,51 @@ class TinyRun:
                 self.save()
                 saved = time.monotonic()
         self._finish()
+        self._set_reach(1.0)
 
-    def _stage(self, lead: float) -> Stage:
-        """The stage at this progress and `lead` more."""
-        at = min(self.progress + lead, 1.0)
-        return stage_at(self.stages, self.chosen.start + (1 - self.chosen.start) * at)
+    def _at(self, progress: float) -> float:
+        """Where in the curriculum the run is at this progress."""
+        return self.chosen.start + (1 - self.chosen.start) * min(progress, 1.0)
 
-    def _switch(self, current: Stage) -> Stage:
+    def _set_reach(self, progress: float) -> None:
+        """Give the TTT layers the window and the memory that are due."""
+        reach = self.annealing.at(self._at(progress))
+        if reach == self.reach:
+            return
+        if self.reach is None or reach.memory != self.reach.memory:
+            memory = "on" if reach.memory else "off"
+            log.info("window %d, fast weights %s at step %d", reach.window, memory, self.step)
+        set_reach(self.model, reach)
+        self.reach = reach
+
+    def _switch(self, current: Stage, progress: float) -> Stage:
         """The stage that is due, once enough of its clips are there; the device never waits for them."""
-        due = self._stage(0.0)
-        ring = self.rings.get(due.name)
-        if due.name == current.name or ring is None or len(ring.ready) < self.enough:
+        due = stage_at(self.stages, self._at(progress))
+        if due.name == current.name or not self.supply.has_enough(due.name):
             return current
-        log.info("stage %s at step %d with %d clips", due.name, self.step, len(ring.ready))
-        del self.rings[current.name]
+        clips = len(self.supply.rings[due.name].ready)
+        log.info("stage %s at step %d with %d clips", due.name, self.step, clips)
         return due
 
-    def _one_step(self, ring: ClipRing, stage: Stage) -> None:
+    def _turn(self, current: Stage) -> Stage:
+        """The stage whose clips come next: this one, or an earlier one that must not be forgotten."""
+        name = current.pick(float(self.turns.random()))
+        if not self.supply.has_enough(name):
+            return current
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def _one_step(self, stage: Stage, progress: float) -> None:
         """Launch a step; make clips until the device is done with the one before."""
         began = time.monotonic()
         clips = max(1, int(self.chosen.clips * stage.clip_share))
-        work = self._work(ring, stage, clips)
+        work = self._work(self.supply.rings[stage.name], stage, clips)
         batch_ms = 1000 * (time.monotonic() - began)
-        scale = cosine_scale(self.step, WARMUP_STEPS, self.progress, floor=0.02)
+        scale = cosine_scale(self.step, self.chosen.warmup, progress, floor=FLOOR)
         with self._showing_syncs():
             launched = self.stepper.step(work, scale, self.step + 1, stage.name)
         self.step += 1
-        fresh = self.chosen.fresh * clips
-        self.allowance = min(self.allowance + fresh, 4 * fresh + 1)
-        self._feed()
+        self.supply.earn(clips)
+        self.supply.feed()
         self._finish()
         self.launched = (launched, batch_ms)
 
@@ -276,14 +249,8 @@ class TinyRun:
             ring.batch(self.rng, min(micro, clips - at), self.chosen.branches, weights)
             for at in range(0, clips, micro)
         ]
-        prefix = self.blind if is_blind else self.prefix(ring.spec)
+        prefix = self.blind if is_blind else self.supply.prefix(ring.spec)
         return Work(batches, ring.spec, prefix, is_blind)
-
-    def _feed(self) -> None:
-        """Pump once, drawing no more clips than steps have earned."""
-        before = self.source.tally.drawn
-        self.source.pump(limit=int(self.allowance))
-        self.allowance -= self.source.tally.drawn - before
 
     def _finish(self) -> None:
         """Wait for the step on the device, if there is one, and note it."""
@@ -293,7 +260,7 @@ class TinyRun:
         self.launched = None
 
         def meanwhile() -> None:
-            self._feed()
+            self.supply.feed()
             time.sleep(0.0005)
 
         launched.wait(meanwhile)
@@ -317,11 +284,11 @@ class TinyRun:
 
     def _probe_all(self, stage: Stage | None) -> None:
         """Ask about held-out homes: of one stage, or (None) of all, then without the video too."""
-        for name, order in self.held_out.items():
+        for name, order in self.supply.held_out.items():
             if (stage is not None and name != stage.name) or not order.ring.ready:
                 continue
             began, ring = time.monotonic(), order.ring
-            scores = {"full": self._scores(ring, self.prefix(ring.spec), False)}
+            scores = {"full": self._scores(ring, self.supply.prefix(ring.spec), False)}
             if stage is None:
                 scores["blind"] = self._scores(ring, self.blind, True)
             self.reporter.write({"step": self.step, "probe": name, "scores": scores})
@@ -340,6 +307,8 @@ class TinyRun:
 
     def save(self) -> None:
         """Weights, tokenizer, metrics and curves; published if asked for."""
+        if not self.ranks.is_first:
+            return
         with self.shield():
             began = time.monotonic()
             last = self.stages[-1].spec

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from spatial_ttt.eval.profiles import load_profile
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.presets import preset
 from spatial_ttt.tokenizer import token_ids
+from spatial_ttt.train.annealing import Annealing, close_gates
+from spatial_ttt.train.curriculum import Stage, stages_between
 from spatial_ttt.train.draw import best_caster
 from spatial_ttt.train.initialise import initialise
 from spatial_ttt.train.optim import OptimConfig
@@ -42,11 +45,30 @@ def make_model(
     """A fresh model, or the one of an earlier run."""
     if resumed is not None:
         log.info("going on from %s (momentum starts anew)", chosen.resume)
-        return load_model(resumed, dtype=torch.float32)
-    config = preset(chosen.preset, token_ids=token_ids(tokenizer), **_fields(chosen.ttt))
-    model = SpatialTTTForConditionalGeneration(config)
-    initialise(model, chosen.seed, chosen.gate_bias)
+        model = load_model(resumed, dtype=torch.float32)
+    else:
+        config = preset(chosen.preset, token_ids=token_ids(tokenizer), **_fields(chosen.ttt))
+        model = SpatialTTTForConditionalGeneration(config)
+        initialise(model, chosen.seed, chosen.gate_bias)
+    if chosen.attention in ("window", "full"):
+        close_gates(model)
     return model
+
+
+def make_annealing(
+    chosen: argparse.Namespace, stages: Sequence[Stage], contexts: Mapping[str, int], window: int
+) -> Annealing:
+    """How the run's attention changes; `contexts` are the longest of each stage, in tokens."""
+    stop = chosen.shrink[1] if chosen.attention == "annealed" else 1.0
+    trained = stages_between(tuple(stages), chosen.start, stop)
+    return Annealing(
+        mode=chosen.attention,
+        memory_from=chosen.memory_from,
+        shrink_from=chosen.shrink[0],
+        shrink_until=chosen.shrink[1],
+        first=max(contexts[stage.name] for stage in trained),
+        last=window,
+    )
 
 
 def optim_config(chosen: argparse.Namespace) -> OptimConfig:
@@ -65,6 +87,11 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def wants_compiling(chosen: argparse.Namespace, device: torch.device) -> bool:
+    """Token-wise parts are compiled: as asked, else on a GPU."""
+    return device.type == "cuda" if chosen.compile is None else bool(chosen.compile)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

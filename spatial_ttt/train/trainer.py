@@ -28,7 +28,7 @@ from spatial_ttt.engine import compile_model
 from spatial_ttt.errors import ConfigError, SpatialTTTError
 from spatial_ttt.loading import resolve_dtype
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
-from spatial_ttt.model.ttt import TTTAttention
+from spatial_ttt.train.annealing import set_window
 from spatial_ttt.train.checkpointing import (
     Checkpoints,
     Progress,
@@ -347,11 +347,3 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def set_window(model: SpatialTTTForConditionalGeneration, tokens: int) -> None:
-    """Give every TTT layer a sliding window of so many tokens."""
-    for layer in model.decoder.layers:
-        attention = layer.self_attn
-        if isinstance(attention, TTTAttention):
-            attention.config = replace(attention.config, window_size=tokens)
