@@ -191,6 +191,6 @@ def _window_only(
     branches: int = 1,
     keep_state: bool = True,
 ) -> tuple[Tokens, Tensor, Any]:
-    q, k, v = (t.transpose(1, 2) for t in self.qkv(x))
+    q, k, v = (t.transpose(1, 2) for t in self.normed(self.project(x)))
     out = attend(rotate(q, tokens.rope), rotate(k, tokens.rope), v, window=self.config.window_size)
     return tokens, self.o_proj(out.transpose(1, 2).flatten(2)), state

@@ -78,8 +78,7 @@ def compile_for_training(model: SpatialTTTForConditionalGeneration) -> None:
         elif isinstance(module, Attention):
             _use(module, "heads", parts.heads)
             if isinstance(module, TTTAttention):
-                _use(module, "project", parts.project)
-                _use(module, "rotated", parts.rotated)
+                _use(module, "shape", parts.shape)
     _use(model.decoder.norm, "forward", parts.norm)
     visual = cast(Any, model.model.visual)
     visual.__dict__["compiled_block"] = _trained(vision_block, parts.block)
@@ -92,8 +91,7 @@ class _TrainedParts:
     def __init__(self) -> None:
         compiled_feed_forward = _compiled(feed_forward)
         compiled_norm, compiled_heads = _compiled(rms_norm), _compiled(_heads)
-        compiled_project = _compiled(TTTAttention.project)
-        compiled_rotated = _compiled(_rotated)
+        self.shape = _compiled(TTTAttention.shape)
         self.block = _compiled(vision_block)
 
         def run_feed_forward(layer: DecoderLayer, hidden: Tensor, mixed: Tensor) -> Any:
@@ -102,17 +100,11 @@ class _TrainedParts:
         def run_norm(norm: RMSNorm, x: Tensor) -> Any:
             return compiled_norm(x, norm.weight, norm.eps)
 
-        def run_heads(attention: Attention, x: Tensor, rope: Tensor) -> Any:
-            projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-            return compiled_heads(
-                projections, (attention.q_norm, attention.k_norm), x, rope, attention.head_dim
-            )
+        def run_heads(attention: Attention, qkv: Tensor, rope: Tensor) -> Any:
+            sizes = (attention.num_heads, attention.num_kv_heads, attention.head_dim)
+            return compiled_heads(attention.q_norm, attention.k_norm, qkv, rope, sizes)
 
-        def run_rotated(attention: TTTAttention, query: Tensor, key: Tensor, rope: Tensor) -> Any:
-            return compiled_rotated(query, key, rope, attention.head_dim)
-
-        self.feed_forward, self.norm = run_feed_forward, run_norm
-        self.heads, self.project, self.rotated = run_heads, compiled_project, run_rotated
+        self.feed_forward, self.norm, self.heads = run_feed_forward, run_norm, run_heads
 
 
 def _compiled(function: Function) -> Function:
@@ -133,19 +125,10 @@ def _trained(plain: Function, compiled: Function) -> Function:
 
 
 def _heads(
-    projections: tuple[nn.Module, ...],
-    norms: tuple[nn.Module, ...],
-    x: Tensor,
-    rope: Tensor,
-    head_dim: int,
+    q_norm: nn.Module, k_norm: nn.Module, qkv: Tensor, rope: Tensor, sizes: tuple[int, int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`Attention.heads` without its module."""
-    q, k, v = (project(x).unflatten(-1, (-1, head_dim)) for project in projections)
-    q, k, v = (t.transpose(1, 2) for t in (norms[0](q), norms[1](k), v))
+    """`Attention.heads` without its module, so that anchors and TTT layers share its code."""
+    heads, kv_heads, head_dim = sizes
+    q, k, v = qkv.unflatten(-1, (-1, head_dim)).split((heads, kv_heads, kv_heads), dim=2)
+    q, k, v = (t.transpose(1, 2) for t in (q_norm(q), k_norm(k), v))
     return rotate(q, rope), rotate(k, rope), v
-
-
-def _rotated(query: Tensor, key: Tensor, rope: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
-    """`TTTAttention.rotated` without its module."""
-    q, k = (t.unflatten(-1, (-1, head_dim)).transpose(1, 2) for t in (query, key))
-    return rotate(q, rope), rotate(k, rope)

@@ -25,17 +25,17 @@ from spatial_ttt.model.fast_weights import FastState, FastWeights
 from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.layout import Run, RunKind
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
-from spatial_ttt.model.state import Context, DecoderState, Held, Projected, Tokens, TTTState
+from spatial_ttt.model.state import Context, DecoderState, Held, Raw, Tokens, TTTState
 from spatial_ttt.stream_state import StreamState
 from spatial_ttt.video.frame import Frame
 
-SNAPSHOT_FORMAT = 1
+SNAPSHOT_FORMAT = 2
 
 _TYPES: dict[str, Any] = {
     t.__name__: t
     for t in (
         AnchorPolicy, Block, BoundedCache, Context, DecoderState, FastState, FastWeights, Held,
-        KVCache, Projected, Run, StreamState, Tokens, TTTState,
+        KVCache, Raw, Run, StreamState, Tokens, TTTState,
     )
 }  # fmt: skip
 

@@ -88,7 +88,7 @@ def _windowed(
     def attend_window(
         x: Tensor, rope: Tensor, cache: KVCache | None, branches: int = 1
     ) -> tuple[Tensor, KVCache]:
-        q, k, v = (t.transpose(1, 2) for t in attention.qkv(x))
+        q, k, v = (t.transpose(1, 2) for t in attention.normed(attention.project(x)))
         cache = append(cache, rotate(k, rope), v)
         keys, values = cache.past
         out = attend(rotate(q, rope), keys, values, window=window, branches=branches)

@@ -51,9 +51,8 @@ def state_budget(
     taps = len(config.vision_config.deepstack_visual_indexes)
     ahead = ttt.convolution == "centred"
     context_slots = {"centred": 1, "causal": 2, "none": 0}[ttt.convolution]
-    per_token = (
-        width + text.head_dim + width + 2 * kv + 3 * width + 2 * heads
-    ) * act + 3 * heads * exact
+    rates = (3 + ttt.use_momentum + ttt.use_gate) * heads
+    per_token = (width + text.head_dim + width + 2 * kv + rates) * act
     holding = 0
     for layer, kind in enumerate(types):
         if kind == "ttt":

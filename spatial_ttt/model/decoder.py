@@ -20,16 +20,21 @@ from torch.utils.checkpoint import checkpoint
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.bounded_cache import AnchorPolicy, empty_cache
 from spatial_ttt.model.configuration import TTTConfig
+from spatial_ttt.model.kernels import shaping
 from spatial_ttt.model.layers import MLP, RMSNorm, RotaryEmbedding
 from spatial_ttt.model.layout import Layout, positions
 from spatial_ttt.model.state import DecoderState, LayerState, Tokens, TTTState
 from spatial_ttt.model.ttt import AnchorCache, Attention, TTTAttention
 
 
-def feed_forward(norm: nn.Module, mlp: nn.Module, hidden: Tensor, mixed: Tensor) -> Tensor:
+def feed_forward(norm: RMSNorm, mlp: nn.Module, hidden: Tensor, mixed: Tensor) -> Tensor:
     """Add the attention's output, then the MLP's; [B, L, D] each."""
-    hidden = hidden + mixed
-    out: Tensor = hidden + mlp(norm(hidden))
+    if shaping.applies(hidden):
+        hidden, normed = shaping.add_rms_norm(hidden, mixed, norm.weight, norm.eps)
+    else:
+        hidden = hidden + mixed
+        normed = norm(hidden)
+    out: Tensor = hidden + mlp(normed)
     return out
 
 

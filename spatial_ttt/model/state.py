@@ -32,23 +32,35 @@ class Tokens(NamedTuple):
         return self.hidden.shape[1]
 
 
+class Raw(NamedTuple):
+    """What a TTT layer's linear layers make of each token, as they leave it: enough to hold a token back."""
+
+    qkv: Tensor  # [B, L, (H + 2 Hkv) * Dh] queries, keys, values side by side
+    rates: Tensor  # [B, L, (3..5) * fast heads] learning rates, momentum (if used), gate (if used)
+
+
 class Projected(NamedTuple):
     """A TTT layer's view of its tokens: everything it needs, per token."""
 
-    query: Tensor  # [B, L, H * Dh] after the per-head norm, before rotation
-    key: Tensor  # [B, L, Hkv * Dh]
-    value: Tensor  # [B, L, Hkv * Dh]
+    query: Tensor  # [B, H, L, Dh] normed and rotated
+    key: Tensor  # [B, Hkv, L, Dh] normed and rotated
+    value: Tensor  # [B, Hkv, L, Dh]
     fast: Tensor  # [B, L, 3 * D] query, key, value of the TTT branch before the convolution
     lr: Tensor  # [B, L, 3 * fast heads]
     momentum: Tensor  # [B, L, fast heads]
     gate: Tensor  # [B, L, fast heads]
+
+    def first(self, count: int, fast: Tensor) -> Projected:
+        """The first `count` tokens, their branch convolved already."""
+        q, k, v = (t[:, :, :count] for t in self[:3])
+        return Projected(q, k, v, fast, *(t[:, :count] for t in self[4:]))
 
 
 class Held(NamedTuple):
     """Tokens that wait for the next slot, and what is known of them."""
 
     tokens: Tokens
-    projected: Projected
+    raw: Raw
 
 
 class Context(NamedTuple):
@@ -126,14 +138,9 @@ def slice_tokens(tokens: Tokens, start: int, stop: int, layout: Layout) -> Token
     return Tokens(tokens.hidden[:, start:stop], tokens.rope[:, start:stop], deepstack, layout)
 
 
-def cat_projected(first: Projected, second: Projected) -> Projected:
+def cat_raw(first: Raw, second: Raw) -> Raw:
     """Two neighbouring pieces as one."""
-    return Projected(*(torch.cat(pair, dim=1) for pair in zip(first, second, strict=True)))
-
-
-def slice_projected(projected: Projected, start: int, stop: int) -> Projected:
-    """Tokens start..stop-1."""
-    return Projected(*(x[:, start:stop] for x in projected))
+    return Raw(*(torch.cat(pair, dim=1) for pair in zip(first, second, strict=True)))
 
 
 def own(state: Any) -> Any:

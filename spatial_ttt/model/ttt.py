@@ -23,20 +23,20 @@ from spatial_ttt.model.bounded_cache import BoundedCache, attend_bounded
 from spatial_ttt.model.configuration import TTTConfig, state_dtype
 from spatial_ttt.model.convolution import convolve_slots, dirac, take_tokens
 from spatial_ttt.model.holding import Plan, Stretch, plan
-from spatial_ttt.model.kernels import mixing, resolve_backend
+from spatial_ttt.model.kernels import mixing, resolve_backend, shaping
 from spatial_ttt.model.kv_cache import KVCache, append
-from spatial_ttt.model.layers import RMSNorm, rotate
+from spatial_ttt.model.layers import RMSNorm, linear_together, rotate
 from spatial_ttt.model.layout import join, split
 from spatial_ttt.model.state import (
     Context,
     Held,
     Projected,
+    Raw,
     Tokens,
     TTTState,
-    cat_projected,
+    cat_raw,
     cat_tokens,
     own,
-    slice_projected,
     slice_tokens,
 )
 
@@ -71,23 +71,33 @@ class Attention(nn.Module):
         """The configured `attn_implementation`; read at every call, since transformers lets it be changed."""
         return getattr(self._text, "_attn_implementation", None) or "sdpa"
 
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, L, D] -> q [B, L, H, Dh], k and v [B, L, Hkv, Dh], normed but not rotated."""
-        q = self.q_norm(self.q_proj(x).unflatten(-1, (self.num_heads, self.head_dim)))
-        k = self.k_norm(self.k_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim)))
-        v = self.v_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim))
-        return q, k, v
+    def project(self, x: Tensor) -> Tensor:
+        """x [B, L, D] -> queries, keys and values side by side [B, L, (H + 2 Hkv) * Dh], not normed yet."""
+        return linear_together(self, x, (self.q_proj, self.k_proj, self.v_proj))
 
-    def heads(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, L, D] -> rotated q [B, H, L, Dh], rotated k and plain v [B, Hkv, L, Dh]."""
-        q, k, v = (t.transpose(1, 2) for t in self.qkv(x))
+    def normed(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `project` returns -> q [B, L, H, Dh], k and v [B, L, Hkv, Dh], normed but not rotated."""
+        heads = qkv.unflatten(-1, (-1, self.head_dim))
+        q, k, v = heads.split((self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=2)
+        return self.q_norm(q), self.k_norm(k), v
+
+    def heads(self, qkv: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `project` returns -> q [B, H, L, Dh], k and v [B, Hkv, L, Dh], normed and rotated."""
+        if shaping.applies(qkv):
+            return shaping.heads(qkv, rope, self.head_norms, self.num_kv_heads, None)[:3]
+        q, k, v = (t.transpose(1, 2) for t in self.normed(qkv))
         return rotate(q, rope), rotate(k, rope), v
+
+    @property
+    def head_norms(self) -> shaping.HeadNorms:
+        """The per-head norms, for the kernel."""
+        return shaping.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps)
 
     def attend_all(
         self, x: Tensor, rope: Tensor, cache: AnchorCache | None, branches: int = 1
     ) -> tuple[Tensor, AnchorCache]:
         """Attend to all tokens seen, or to those a bounded cache keeps; x [B, L, D] -> [B, L, D]."""
-        q, k, v = self.heads(x, rope)
+        q, k, v = self.heads(self.project(x), rope)
         attend = partial(attend_past, branches=branches, implementation=self.implementation)
         if isinstance(cache, BoundedCache):
             if branches > 1:
@@ -149,26 +159,27 @@ class TTTAttention(Attention):
         if not self.memory_is_on:
             mixed, state = self.attend_window(x, tokens.rope, state, branches)
             return tokens, mixed, state
-        projected = self.project(x)
+        raw = Raw(self.project(x), linear_together(self, x, self.rate_layers))
         if state.held is not None:
             tokens = cat_tokens(
                 state.held.tokens, tokens, join(state.held.tokens.layout, tokens.layout)
             )
-            projected = cat_projected(state.held.projected, projected)
+            raw = cat_raw(state.held.raw, raw)
         grid = state.context.grid if state.context else None
         todo = plan(tokens.layout, grid, self.config.convolution)
+        projected = self.shape(raw, tokens.rope)
         fast, context = self.convolve(projected.fast, todo, state.context)
         front, back = split(tokens.layout, todo.released)
         held = None
         if back:
             rest = slice_tokens(tokens, todo.released, tokens.length, back)
-            held = Held(rest, slice_projected(projected, todo.released, tokens.length))
+            held = Held(rest, Raw(*(t[:, todo.released :] for t in raw)))
             held = held if torch.is_grad_enabled() else own(held)
         state = state._replace(held=held, context=context)
         ready = slice_tokens(tokens, 0, todo.released, front)
         if not todo.released:
             return ready, ready.hidden, state
-        released = slice_projected(projected, 0, todo.released)._replace(fast=fast)
+        released = projected.first(todo.released, fast)
         mixed, state = self.mix(
             released, ready.rope, state, branches=branches, keep_state=keep_state
         )
@@ -179,29 +190,47 @@ class TTTAttention(Attention):
     ) -> tuple[Tensor, TTTState]:
         """The layer without its branch, x [B, L, D] -> [B, L, D]: every token is determined at once."""
         size = self.config.window_size
-        q, k, v = self.heads(x, rope)
+        q, k, v = self.heads(self.project(x), rope)
         keys, values = keep_window(state.window, k, v, size)
         how = {"branches": branches, "implementation": self.implementation}
         out = attend(q, keys, values, window=size, **how)  # type: ignore[arg-type]
         window = (last(keys, size), last(values, size))
         return self.o_proj(out.transpose(1, 2).flatten(2)), state._replace(window=window)
 
-    def project(self, x: Tensor) -> Projected:
-        """Everything a token brings along that depends on itself alone; x [B, L, D]."""
-        q, k, v = self.qkv(x)
+    @property
+    def rate_layers(self) -> tuple[nn.Linear, ...]:
+        """What makes the learning rates, the momentum and the gate of a token, as far as they are used."""
+        layers = (self.lr_proj, self.momentum_proj, self.ttt_scale_proj)
+        return tuple(layer for layer in layers if layer is not None)
+
+    def shape(self, raw: Raw, rope: Tensor) -> Projected:
+        """Everything a token brings along that depends on itself and its position alone."""
+        if shaping.applies(raw.qkv):
+            scales = shaping.FastScales(self.q_scale, self.q_offset, self.k_scale, self.k_offset)
+            q, k, v, fast = shaping.heads(raw.qkv, rope, self.head_norms, self.num_kv_heads, scales)
+            assert fast is not None
+            return Projected(q, k, v, fast, *self.rates(raw.rates))
+        query, key, value = self.normed(raw.qkv)
+        q, k, v = (t.transpose(1, 2) for t in (query, key, value))
         groups = self.num_heads // self.num_kv_heads
-        key, value = (t.repeat_interleave(groups, dim=2).flatten(2) for t in (k, v))
-        query = q.flatten(2)
+        key, value = (t.repeat_interleave(groups, dim=2).flatten(2) for t in (key, value))
+        query = query.flatten(2)
         fast = torch.cat(
             (query * self.q_scale + self.q_offset, key * self.k_scale + self.k_offset, value),
             dim=-1,
         )
-        exact = state_dtype(x.dtype)
-        lr = F.softplus(self.lr_proj(x).to(exact) + self.lr_offset)
-        ones = x.new_ones(*x.shape[:2], self.config.num_fast_heads)
-        momentum = ones if self.momentum_proj is None else torch.sigmoid(self.momentum_proj(x))
-        gate = ones if self.ttt_scale_proj is None else F.silu(self.ttt_scale_proj(x))
-        return Projected(query, k.flatten(2), v.flatten(2), fast, lr, momentum, gate)
+        return Projected(rotate(q, rope), rotate(k, rope), v, fast, *self.rates(raw.rates))
+
+    def rates(self, raw: Tensor) -> tuple[Tensor, ...]:
+        """Learning rates [B, L, 3 * heads], momentum and gate [B, L, heads] from what `rate_layers` say."""
+        heads = self.config.num_fast_heads
+        has = (self.momentum_proj is not None, self.ttt_scale_proj is not None)
+        if shaping.applies(raw):
+            return shaping.rates(raw, self.lr_offset, heads, has)
+        lr = F.softplus(raw[..., : 3 * heads].to(state_dtype(raw.dtype)) + self.lr_offset)
+        ones = raw.new_ones(*raw.shape[:2], heads)
+        momentum = torch.sigmoid(raw[..., 3 * heads : 4 * heads]) if has[0] else ones
+        return lr, momentum, F.silu(raw[..., -heads:]) if has[1] else ones
 
     def convolve(
         self, fast: Tensor, plan: Plan, context: Context | None
@@ -251,11 +280,9 @@ class TTTAttention(Attention):
         weights advanced (`held` and `context` are the caller's).
         """
         window_size = self.config.window_size
-        q, k = self.rotated(tokens.query, tokens.key, rope)
-        v = _heads(tokens.value, self.head_dim)
-        keys, values = keep_window(state.window, k, v, window_size)
+        keys, values = keep_window(state.window, tokens.key, tokens.value, window_size)
         attended = attend(
-            q,
+            tokens.query,
             keys,
             values,
             window=window_size,
@@ -266,11 +293,6 @@ class TTTAttention(Attention):
         out = self._gated_sum(attended.transpose(1, 2).flatten(2), read, tokens.gate)
         window = (last(keys, window_size), last(values, window_size))
         return self.o_proj(out), state._replace(fast=fast, window=window)
-
-    def rotated(self, query: Tensor, key: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotated queries [B, H, L, Dh] and keys [B, Hkv, L, Dh] of attention."""
-        dim = self.head_dim
-        return rotate(_heads(query, dim), rope), rotate(_heads(key, dim), rope)
 
     def _read_and_write(
         self, tokens: Projected, rope: Tensor, state: fw.FastState, branches: int, keep_state: bool

@@ -14,7 +14,7 @@ from spatial_ttt.model import fast_weights as fw
 from spatial_ttt.model.configuration import paper_ttt_config
 from spatial_ttt.model.layers import RotaryEmbedding, rotate
 from spatial_ttt.model.layout import num_tokens, positions, slot, text
-from spatial_ttt.model.state import Tokens
+from spatial_ttt.model.state import Raw, Tokens
 from spatial_ttt.model.ttt import TTTAttention
 from tests.model.streams import relative, video
 from tests.model.test_attention import by_loops
@@ -44,6 +44,14 @@ def layer_of(**changes) -> TTTAttention:
         for parameter in layer.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
     return layer
+
+
+def projected(layer, tokens):
+    raw = Raw(
+        layer.project(tokens.hidden),
+        torch.cat([f(tokens.hidden) for f in layer.rate_layers], dim=-1),
+    )
+    return layer.shape(raw, tokens.rope)
 
 
 def tokens_of(layout, batch: int = 1) -> Tokens:
@@ -132,14 +140,14 @@ def test_a_causal_convolution_reads_two_slots_back():
     _, out, state = layer(tokens.hidden, tokens, None)
     assert out.shape[1] == 10 and state.held is None and state.context.slots.shape[1] == 2
     weight = torch.cat((layer.conv_q.weight, layer.conv_k.weight, layer.conv_v.weight))
-    fast = layer.project(tokens.hidden).fast.unflatten(1, (5, 1, 2))
+    fast = projected(layer, tokens).fast.unflatten(1, (5, 1, 2))
     padded = torch.cat((fast[:, :1], fast[:, :1], fast), 1)
     expected = F.conv3d(
         F.pad(padded.movedim(-1, 1), (1, 1, 1, 1, 0, 0), mode="replicate"), weight, groups=72
     )
     from spatial_ttt.model.holding import plan
 
-    got, _ = layer.convolve(layer.project(tokens.hidden).fast, plan(layout, None, "causal"), None)
+    got, _ = layer.convolve(projected(layer, tokens).fast, plan(layout, None, "causal"), None)
     assert relative(got, expected.movedim(1, -1).flatten(1, 3)) <= 1e-12
 
 
@@ -150,7 +158,7 @@ def test_a_closed_gate_leaves_window_attention_alone():
     layer.ttt_scale_proj.bias.zero_()
     tokens = tokens_of((text(20),))
     _, out, _ = layer(tokens.hidden, tokens, None)
-    q, k, v = (t.transpose(1, 2) for t in layer.qkv(tokens.hidden))
+    q, k, v = (t.transpose(1, 2) for t in layer.normed(layer.project(tokens.hidden)))
     expected = by_loops(rotate(q, tokens.rope), rotate(k, tokens.rope), v, 9)
     assert relative(out, layer.o_proj(expected.transpose(1, 2).flatten(2))) <= 1e-12
 
@@ -161,8 +169,7 @@ def test_without_a_gate_and_without_momentum():
     names = {name.split(".")[0] for name, _ in layer.named_parameters()}
     assert not names & {"ttt_scale_proj", "momentum_proj"}
     tokens = tokens_of((text(20),))
-    projected = layer.project(tokens.hidden)
-    assert bool((projected.gate == 1).all())
+    assert bool((projected(layer, tokens).gate == 1).all())
     _, _, state = layer(tokens.hidden, tokens, None)
     assert state.fast.momentum is None
 
@@ -182,5 +189,5 @@ def test_a_fresh_learning_rate_is_the_base_rate():
     layer = layer_of(base_lr=0.003)
     layer.lr_proj.weight.zero_()
     layer.lr_proj.bias.zero_()
-    lr = layer.project(tokens_of((text(4),)).hidden).lr
+    lr = projected(layer, tokens_of((text(4),))).lr
     assert relative(lr, torch.full_like(lr, 0.003)) <= 1e-9
