@@ -1,0 +1,88 @@
+"""Streaming's token-wise steps in one pass each, where no gradients are asked for.
+
+Training leaves these to torch (or its compiler); every function names the plain code it stands for.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spatial_ttt.model.kernels import resolve_backend
+
+
+class HeadNorms(NamedTuple):
+    """Weights of the per-head RMSNorms of queries and keys [Dh] and their epsilon."""
+
+    query: Tensor
+    key: Tensor
+    eps: float
+
+
+class FastScales(NamedTuple):
+    """What turns shared queries and keys into the fast branch's, [D] each."""
+
+    query: Tensor
+    query_offset: Tensor
+    key: Tensor
+    key_offset: Tensor
+
+
+def applies(x: Tensor) -> bool:
+    """These kernels may run on x: no gradients are wanted, and the backend resolves to Triton."""
+    if torch.is_grad_enabled():
+        return False
+    return resolve_backend("shaping", x.device, x.dtype)[0] == "triton"
+
+
+def heads(
+    qkv: Tensor, rope: Tensor, norms: HeadNorms, kv_heads: int, scales: FastScales | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """`Attention.heads` and `TTTAttention.branch`: norms, rotation and the fast branch's inputs.
+
+    qkv [B, L, (H + 2 Hkv) Dh], rope [B, L, Dh] -> q [B, H, L, Dh], k and v [B, Hkv, L, Dh], and with
+    `scales` the branch's [B, L, 3 H Dh].
+    """
+    from spatial_ttt.model.kernels import shaping_triton as kernels
+
+    return kernels.heads(qkv, rope, norms, kv_heads, scales)
+
+
+def rates(raw: Tensor, offset: float, num_heads: int, has: tuple[bool, bool]) -> tuple[Tensor, ...]:
+    """`TTTAttention.rates`: raw [B, L, (3..5) heads] -> lr float32 [B, L, 3 heads], momentum and gate [B, L, heads].
+
+    softplus(x + offset), sigmoid, silu; `has` says whether momentum and gate are there (else they are one).
+    """
+    from spatial_ttt.model.kernels import shaping_triton as kernels
+
+    return kernels.rates(raw, offset, num_heads, has)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`layers.RMSNorm` of [..., D]."""
+    from spatial_ttt.model.kernels import shaping_triton as kernels
+
+    return kernels.add_rms_norm(x, None, weight, eps)[1]
+
+
+def add_rms_norm(x: Tensor, more: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x + more, and its RMSNorm; [B, L, D] each."""
+    from spatial_ttt.model.kernels import shaping_triton as kernels
+
+    return kernels.add_rms_norm(x, more, weight, eps)
+
+
+def swiglu_halves(both: Tensor) -> Tensor:
+    """silu(first half) * second half of the last axis: [..., 2 F] -> [..., F]."""
+    from spatial_ttt.model.kernels import shaping_triton as kernels
+
+    return kernels.swiglu_halves(both)
+
+
+def turn_patches(qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
+    """`vision._turn` of queries and keys, in place: qkv [S, P, 3 H Dh], cos and sin [P, Dh / 2]."""
+    from spatial_ttt.model.kernels import shaping_triton as kernels
+
+    return kernels.turn_patches(qkv, cos, sin, num_heads)

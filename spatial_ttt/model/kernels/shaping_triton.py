@@ -1,0 +1,262 @@
+"""Triton for `shaping`: memory-bound passes, float32 inside, rounded where the plain code rounds."""
+
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+# Kernels are Triton's language, which has no types of Python's.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from spatial_ttt.model.kernels.shaping import FastScales, HeadNorms
+
+_TOKENS = 16  # tokens of one head that a program takes
+
+
+@triton.jit
+def _normed(x, scale, weight):
+    """weight * (x * scale), rounded after each product as the plain norm does."""
+    dtype = weight.dtype
+    return (weight * (x * scale[:, None]).to(dtype)).to(dtype)
+
+
+@triton.jit
+def _scaled(x, scale, offset):
+    return (x * scale).to(x.dtype) + offset
+
+
+@triton.jit(do_not_specialize=["rows", "length"])
+def _heads(
+    qkv, rope, q_weight, k_weight, scales, out_q, out_k, out_v, fast, rows, length, stride_b, stride_l, rope_b,
+    rope_l, eps, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
+    TOKENS: tl.constexpr, HAS_FAST: tl.constexpr,
+):  # fmt: skip
+    """One head of TOKENS tokens; heads are queries, then keys, then values. `scales` is [4, D]."""
+    row = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
+    head = tl.program_id(1)
+    batch, token = row // length, row % length
+    c = tl.arange(0, BLOCK)
+    channel = c < HALF
+    inside = (row < rows)[:, None] & channel[None, :]
+    source = qkv + (batch * stride_b + token * stride_l)[:, None] + head * (2 * HALF) + c[None, :]
+    first = tl.load(source, mask=inside, other=0.0)
+    second = tl.load(source + HALF, mask=inside, other=0.0)
+    dtype = first.dtype
+    groups: tl.constexpr = HEADS // KV_HEADS
+    width: tl.constexpr = HEADS * 2 * HALF
+    into = fast + row[:, None] * (3 * width) + c[None, :]
+    if head < HEADS + KV_HEADS:
+        x, y = first.to(tl.float32), second.to(tl.float32)
+        mean = (tl.sum(x * x, axis=1) + tl.sum(y * y, axis=1)) / (2 * HALF)
+        scale = 1.0 / tl.sqrt(mean + eps)
+        weight = q_weight if head < HEADS else k_weight
+        first = _normed(x, scale, tl.load(weight + c, mask=channel, other=0.0)[None, :])
+        second = _normed(y, scale, tl.load(weight + HALF + c, mask=channel, other=0.0)[None, :])
+        angle = rope + (batch * rope_b + token * rope_l)[:, None] + c[None, :]
+        cos = tl.load(angle, mask=inside, other=0.0).to(tl.float32)
+        sin = tl.load(angle + HALF, mask=inside, other=0.0).to(tl.float32)
+        x, y = first.to(tl.float32), second.to(tl.float32)
+        turned_x, turned_y = (x * cos - y * sin).to(dtype), (y * cos + x * sin).to(dtype)
+        if head < HEADS:
+            at = ((batch * HEADS + head) * length + token)[:, None] * (2 * HALF) + c[None, :]
+            tl.store(out_q + at, turned_x, mask=inside)
+            tl.store(out_q + at + HALF, turned_y, mask=inside)
+            if HAS_FAST:
+                for part in tl.static_range(2):
+                    to = head * (2 * HALF) + part * HALF
+                    value = first if part == 0 else second
+                    by = tl.load(scales + to + c, mask=channel, other=0.0)[None, :]
+                    shift = tl.load(scales + width + to + c, mask=channel, other=0.0)[None, :]
+                    tl.store(into + to, _scaled(value, by, shift), mask=inside)
+        else:
+            kv = head - HEADS
+            at = ((batch * KV_HEADS + kv) * length + token)[:, None] * (2 * HALF) + c[None, :]
+            tl.store(out_k + at, turned_x, mask=inside)
+            tl.store(out_k + at + HALF, turned_y, mask=inside)
+            if HAS_FAST:
+                for group in tl.static_range(groups):
+                    for part in tl.static_range(2):
+                        to = (kv * groups + group) * (2 * HALF) + part * HALF
+                        value = first if part == 0 else second
+                        by = tl.load(scales + 2 * width + to + c, mask=channel, other=0.0)[None, :]
+                        shift = tl.load(scales + 3 * width + to + c, mask=channel, other=0.0)[
+                            None, :
+                        ]
+                        tl.store(into + width + to, _scaled(value, by, shift), mask=inside)
+    else:
+        kv = head - HEADS - KV_HEADS
+        at = ((batch * KV_HEADS + kv) * length + token)[:, None] * (2 * HALF) + c[None, :]
+        tl.store(out_v + at, first, mask=inside)
+        tl.store(out_v + at + HALF, second, mask=inside)
+        if HAS_FAST:
+            for group in tl.static_range(groups):
+                to = 2 * width + (kv * groups + group) * (2 * HALF)
+                tl.store(into + to, first, mask=inside)
+                tl.store(into + to + HALF, second, mask=inside)
+
+
+def heads(
+    qkv: Tensor, rope: Tensor, norms: HeadNorms, kv_heads: int, scales: FastScales | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """See `shaping.heads`."""
+    qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
+    rope = rope if rope.stride(-1) == 1 else rope.contiguous()
+    batch, length, width = qkv.shape
+    dim = rope.shape[-1]
+    total = width // dim
+    num = total - 2 * kv_heads
+    q = qkv.new_empty(batch, num, length, dim)
+    k, v = (qkv.new_empty(batch, kv_heads, length, dim) for _ in range(2))
+    fast = qkv.new_empty(batch, length, 3 * num * dim) if scales is not None else None
+    table = q if scales is None else torch.stack(scales).to(qkv.dtype)
+    rows = batch * length
+    if rows:
+        _heads[(triton.cdiv(rows, _TOKENS), total)](
+            qkv, rope, norms.query, norms.key, table, q, k, v, q if fast is None else fast, rows, length,
+            *qkv.stride()[:2], *rope.stride()[:2], norms.eps, HEADS=num, KV_HEADS=kv_heads, HALF=dim // 2,
+            BLOCK=triton.next_power_of_2(dim // 2), TOKENS=_TOKENS, HAS_FAST=fast is not None, num_warps=4,
+        )  # fmt: skip
+    return q, k, v, fast
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _rates(raw, lr, momentum, gate, rows, offset, HEADS: tl.constexpr, WIDTH: tl.constexpr,
+           HAS_MOMENTUM: tl.constexpr, HAS_GATE: tl.constexpr, BLOCK: tl.constexpr, TOKENS: tl.constexpr):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
+    c = tl.arange(0, BLOCK)
+    inside = (row < rows)[:, None] & (c < WIDTH)[None, :]
+    loaded = tl.load(raw + row[:, None] * WIDTH + c[None, :], mask=inside, other=0.0)
+    x = loaded.to(tl.float32)
+    z = x + offset
+    # softplus as torch has it: the identity above 20, log1p below (rates are small: log(1 + u) would lose digits)
+    u = tl.exp(tl.minimum(z, 20.0))
+    near = 1.0 + u
+    soft = tl.where(near == 1.0, u, tl.log(near) * (u / tl.where(near == 1.0, 1.0, near - 1.0)))
+    soft = tl.where(z > 20.0, z, soft)
+    is_rate = inside & (c < 3 * HEADS)[None, :]
+    tl.store(lr + row[:, None] * (3 * HEADS) + c[None, :], soft, mask=is_rate)
+    s = 1.0 / (1.0 + tl.exp(-x))
+    at = row[:, None] * HEADS + c[None, :]
+    if HAS_MOMENTUM:
+        mine = inside & (c >= 3 * HEADS)[None, :] & (c < 4 * HEADS)[None, :]
+        tl.store(momentum + at - 3 * HEADS, s.to(loaded.dtype), mask=mine)
+    if HAS_GATE:
+        begin: tl.constexpr = WIDTH - HEADS
+        mine = inside & (c >= begin)[None, :]
+        tl.store(gate + at - begin, (x * s).to(loaded.dtype), mask=mine)
+
+
+def rates(raw: Tensor, offset: float, num_heads: int, has: tuple[bool, bool]) -> tuple[Tensor, ...]:
+    """See `shaping.rates`."""
+    raw = raw.contiguous()
+    batch, length, width = raw.shape
+    lr = raw.new_empty(batch, length, 3 * num_heads, dtype=torch.float32)
+    momentum, gate = (
+        raw.new_empty(batch, length, num_heads) if there else raw.new_ones(batch, length, num_heads)
+        for there in has
+    )
+    rows = batch * length
+    if rows:
+        _rates[(triton.cdiv(rows, 32),)](
+            raw, lr, momentum, gate, rows, offset, HEADS=num_heads, WIDTH=width, HAS_MOMENTUM=has[0],
+            HAS_GATE=has[1], BLOCK=triton.next_power_of_2(width), TOKENS=32, num_warps=4,
+        )  # fmt: skip
+    return lr, momentum, gate
+
+
+@triton.jit(do_not_specialize=["length"])
+def _add_rms_norm(x, more, weight, total, out, size, length, stride_b, stride_l, more_b, more_l, eps,
+                  HAS_MORE: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    batch, token = row // length, row % length
+    c = tl.arange(0, BLOCK)
+    mask = c < size
+    value = tl.load(x + batch * stride_b + token * stride_l + c, mask=mask, other=0.0)
+    dtype = value.dtype
+    if HAS_MORE:
+        other = tl.load(more + batch * more_b + token * more_l + c, mask=mask, other=0.0)
+        value = (value.to(tl.float32) + other.to(tl.float32)).to(dtype)
+        tl.store(total + row * size + c, value, mask=mask)
+    exact = value.to(tl.float32)
+    scale = 1.0 / tl.sqrt(tl.sum(exact * exact, axis=0) / size + eps)
+    w = tl.load(weight + c, mask=mask, other=0.0)
+    tl.store(out + row * size + c, (w * (exact * scale).to(w.dtype)).to(dtype), mask=mask)
+
+
+def add_rms_norm(
+    x: Tensor, more: Tensor | None, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """See `shaping.add_rms_norm`; without `more` the first result is x itself."""
+    shape, size = x.shape, x.shape[-1]
+    x = x.reshape(-1, x.shape[-2], size) if x.ndim > 2 else x.reshape(1, -1, size)
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    other = x if more is None else more.reshape(x.shape)
+    other = other if other.stride(-1) == 1 else other.contiguous()
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    total = x if more is None else torch.empty_like(out)
+    rows = x.shape[0] * x.shape[1]
+    if rows:
+        _add_rms_norm[(rows,)](
+            x, other, weight, total, out, size, x.shape[1], *x.stride()[:2], *other.stride()[:2], eps,
+            HAS_MORE=more is not None, BLOCK=triton.next_power_of_2(size), num_warps=8 if size >= 2048 else 4,
+        )  # fmt: skip
+    return total.reshape(shape), out.reshape(shape)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _swiglu_halves(both, out, rows, size, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = c < size
+    x = tl.load(both + row * 2 * size + c, mask=mask, other=0.0)
+    y = tl.load(both + row * 2 * size + size + c, mask=mask, other=0.0)
+    exact = x.to(tl.float32)
+    gated = (exact / (1.0 + tl.exp(-exact))).to(x.dtype)
+    tl.store(out + row * size + c, (gated.to(tl.float32) * y.to(tl.float32)).to(x.dtype), mask=mask)
+
+
+def swiglu_halves(both: Tensor) -> Tensor:
+    """See `shaping.swiglu_halves`."""
+    both = both.contiguous()
+    size = both.shape[-1] // 2
+    out = both.new_empty(*both.shape[:-1], size)
+    rows = out.numel() // size
+    if rows:
+        block = min(2048, triton.next_power_of_2(size))
+        grid = (rows, triton.cdiv(size, block))
+        _swiglu_halves[grid](both, out, rows, size, BLOCK=block, num_warps=4)
+    return out
+
+
+@triton.jit(do_not_specialize=["rows", "patches"])
+def _turn_patches(qkv, cos, sin, rows, patches, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
+                  TOKENS: tl.constexpr):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
+    head = tl.program_id(1)
+    c = tl.arange(0, BLOCK)
+    inside = (row < rows)[:, None] & (c < HALF)[None, :]
+    angle = (row % patches)[:, None] * HALF + c[None, :]
+    turn_x = tl.load(cos + angle, mask=inside, other=0.0).to(tl.float32)
+    turn_y = tl.load(sin + angle, mask=inside, other=0.0).to(tl.float32)
+    at = qkv + row[:, None] * (6 * HALF * HEADS) + head * (2 * HALF) + c[None, :]
+    first = tl.load(at, mask=inside, other=0.0)
+    second = tl.load(at + HALF, mask=inside, other=0.0)
+    x, y = first.to(tl.float32), second.to(tl.float32)
+    tl.store(at, (x * turn_x - y * turn_y).to(first.dtype), mask=inside)
+    tl.store(at + HALF, (y * turn_x + x * turn_y).to(first.dtype), mask=inside)
+
+
+def turn_patches(qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
+    """See `shaping.turn_patches`; heads of queries and of keys lie side by side, so one grid turns both."""
+    slots, patches, width = qkv.shape
+    half = width // 6 // num_heads
+    rows = slots * patches
+    _turn_patches[(triton.cdiv(rows, _TOKENS), 2 * num_heads)](
+        qkv, cos, sin, rows, patches, HEADS=num_heads, HALF=half, BLOCK=triton.next_power_of_2(half),
+        TOKENS=_TOKENS, num_warps=4,
+    )  # fmt: skip
+    return qkv
