@@ -105,6 +105,7 @@ def measure(options: argparse.Namespace, count: int) -> dict[str, Any]:
         "machine_cpu_share": round(float(np.mean([m[3] for m in load.memory[1:]])), 3),
         "loadavg": {"before": before, "after": os.getloadavg()},
         "anchor_bytes": options.anchor_bytes,
+        "niceness": os.nice(0),
     } | slope(load.memory)
 
 
