@@ -41,7 +41,7 @@ PARTS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "walk": (scene_worker, ("film_path",)),
     "pack": (scene_worker, ("pack_parts", "pack_views")),
     "observe": (scene_worker, ("observe",)),
-    "generate": (scene_worker, ("generate",)),
+    "generate": (scene_worker, ("generate_fair",)),
     "dense_facts": (dense_facts, ("exchanges", "facts")),
     "tokenise": (SceneWorker, ("_pack",)),
 }

@@ -23,7 +23,7 @@ from spatial_ttt.scenes.examples import PoolLine
 from spatial_ttt.scenes.filming import Film, film
 from spatial_ttt.scenes.homes import Home, make_home
 from spatial_ttt.scenes.program import MAX_ROOMS
-from spatial_ttt.scenes.questions.generate import generate
+from spatial_ttt.scenes.questions.fair import generate_fair
 from spatial_ttt.scenes.questions.question import Question
 from spatial_ttt.scenes.questions.seen import observe
 from spatial_ttt.scenes.renderer import Renderer
@@ -108,11 +108,11 @@ def make_texts(
     draw = Generator(PCG64([seed, 11]))
     seen = observe(scene, visibility, camera)
     description = describe(seen, draw)
-    questions = generate(seen, draw, per_type)
+    questions = generate_fair(seen, draw, per_type)
     share = draw.uniform(*_EARLY_MOMENT)
     early_s = float(camera.times[int(share * (len(camera.times) - 1))])
     early = observe(scene, visibility, camera, until_s=early_s)
-    return description.text, questions + generate(early, draw, per_type // 2)
+    return description.text, questions + generate_fair(early, draw, per_type // 2)
 
 
 def visibility_bytes(visibility: Visibility) -> bytes:

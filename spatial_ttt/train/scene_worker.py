@@ -21,7 +21,7 @@ from numpy.random import Generator, default_rng
 
 from spatial_ttt.errors import SceneError
 from spatial_ttt.scenes.homes import Home, make_home
-from spatial_ttt.scenes.questions.generate import generate
+from spatial_ttt.scenes.questions.fair import generate_fair
 from spatial_ttt.scenes.questions.question import Question
 from spatial_ttt.scenes.questions.seen import observe
 from spatial_ttt.scenes.scene import Camera, Visibility
@@ -129,7 +129,7 @@ class SceneWorker:
         rng = default_rng((kept.seed, 12))
         asked = [
             (q.question_type, self._prompt(q), q.ground_truth)
-            for q in generate(seen, rng, QUESTION_LIMITS)
+            for q in generate_fair(seen, rng, QUESTION_LIMITS)
         ]
         view = dense_facts.View(scene, visibility, camera, seen)
         asked += dense_facts.exchanges(view, kept.task.spec, rng)

@@ -1,10 +1,12 @@
 """Spatial questions with certain answers, about what a camera saw.
 
-`observe` (or `observe_all` for scans) says what was seen; `generate` or `sample` asks; `balance`
-takes from a pool what a blind viewer cannot guess. Streams: `stream_counting`, `stream_recall`.
+`observe` (or `observe_all` for scans) says what was seen; `generate` or `sample` asks, `generate_fair`
+with fewer answers that the words give away; `balance` takes from a pool what a blind viewer cannot
+guess. Streams: `stream_counting`, `stream_recall`.
 """
 
-from spatial_ttt.scenes.questions.balance import acceptance, balance, blind_scores, thin
+from spatial_ttt.scenes.questions.balance import balance, blind_scores
+from spatial_ttt.scenes.questions.fair import generate_fair
 from spatial_ttt.scenes.questions.generate import GENERATORS, generate, sample
 from spatial_ttt.scenes.questions.question import (
     CHOICE_TYPES,
@@ -28,10 +30,10 @@ __all__ = [
     "Question",
     "SeenRule",
     "Segment",
-    "acceptance",
     "balance",
     "blind_scores",
     "generate",
+    "generate_fair",
     "observe",
     "observe_all",
     "question_from_json",
@@ -39,5 +41,4 @@ __all__ = [
     "sample",
     "stream_counting",
     "stream_recall",
-    "thin",
 ]

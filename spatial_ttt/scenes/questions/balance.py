@@ -189,36 +189,6 @@ def _balance_words(group: list[Question], floor: int) -> list[Question]:
     return kept
 
 
-def acceptance(pool: Sequence[Question], rng: Generator) -> dict[tuple[str, str], float]:
-    """How likely each kind of answer is to survive `balance`, learnt from a pool of questions.
-
-    For questions made one clip at a time, which no pool can balance: `thin` them by this table.
-    """
-    kept = Counter(_answer_key(question) for question in balance(pool, rng))
-    met = Counter(_answer_key(question) for question in pool)
-    return {key: kept[key] / count for key, count in met.items()}
-
-
-def thin(
-    questions: Sequence[Question], rates: dict[tuple[str, str], float], rng: Generator
-) -> list[Question]:
-    """Each question with the chance its kind of answer has; kinds never met stay."""
-    luck = rng.random(len(questions))
-    return [
-        question
-        for question, lot in zip(questions, luck, strict=True)
-        if lot < rates.get(_answer_key(question), 1.0)
-    ]
-
-
-def _answer_key(question: Question) -> tuple[str, str]:
-    """The group and the kind of answer: numbers by `_number_kind`, words as they are."""
-    kind = next(iter(group_by_type([question])))
-    if question.options is None:
-        return kind, _number_kind(float(question.ground_truth))
-    return kind, "" if question.question_type in _UNIQUE_WORDS else question.answer_text
-
-
 def deal_letters(group: Sequence[Question]) -> list[Question]:
     """The same questions with every letter right equally often (as near as the number allows)."""
     return [

@@ -18,11 +18,9 @@ from spatial_ttt.scenes.questions import (
 )
 from spatial_ttt.scenes.questions import balance as package_level
 from spatial_ttt.scenes.questions.balance import (
-    acceptance,
     deal_letters,
     group_by_type,
     relative_accuracy,
-    thin,
     with_letter,
 )
 from spatial_ttt.scenes.questions.question import lettered
@@ -119,18 +117,6 @@ def test_the_words_of_a_nearest_question_follow_its_options(pool: list[Question]
     for question in deal_letters([q for q in pool if q.question_type == "object_rel_distance"]):
         listed = question.question.split("(")[1].split(")")[0].split(", ")
         assert [option[3:] for option in question.options or ()] == listed
-
-
-def test_thinning_without_a_pool_does_about_the_same() -> None:
-    supply = {2: 79, 3: 43, 4: 35, 5: 12, 6: 12, 7: 7, 8: 4, 9: 3, 10: 2}
-    homes = [number(value) for value, count in supply.items() for _ in range(5 * count)]
-    rates = acceptance(homes, np.random.default_rng(0))
-    assert all(0.0 < rate <= 1.0 for rate in rates.values())
-    thinned = thin(homes, rates, np.random.default_rng(1))
-    before, after = (blind_scores(some)["object_counting"][0] for some in (homes, thinned))
-    assert before > 0.45 and after < 0.40
-    assert 0.3 * len(homes) < len(thinned) < 0.8 * len(homes)
-    assert thin([pick("left", "right")], {}, np.random.default_rng(0)), "unknown kinds stay"
 
 
 def test_the_package_offers_it() -> None:
