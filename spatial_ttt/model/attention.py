@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model import fused_attention
+from spatial_ttt.model.branching import UnevenBranches
 from spatial_ttt.model.kv_cache import Segment
 
 IMPLEMENTATIONS = ("sdpa", "eager", "flash_attention_2")
@@ -119,6 +120,8 @@ def _attend_branches(
     A mask over all continuations at once would spend most of its products on pairs that never meet.
     """
     length, total = q.shape[2], k.shape[2]
+    if isinstance(branches, UnevenBranches):
+        return attention(q, k, v, branches.bias(total - length, window, q.dtype))
     size, past = length // branches, total - length
     first = 0 if window is None else max(0, past - window + 1)
 
@@ -167,7 +170,8 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
     scores = (q @ k.mT) * q.shape[-1] ** -0.5
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
+        is_bias = mask.dtype != torch.bool
+        scores = scores + mask if is_bias else scores.masked_fill(~mask, float("-inf"))
     exact = torch.promote_types(q.dtype, torch.float32)
     return scores.softmax(-1, dtype=exact).to(q.dtype) @ v
 

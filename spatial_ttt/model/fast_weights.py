@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spatial_ttt.errors import ConfigError
+from spatial_ttt.model.branching import UnevenBranches
 from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.kernels import factors, resolve_backend
 from spatial_ttt.model.newton_schulz import newton_schulz
@@ -255,6 +256,8 @@ def read_branches(
     if state.num_tokens == config.chunk_size:
         state = commit(state, initial, config)
     length = inputs.length // branches
+    if isinstance(branches, UnevenBranches):
+        length = branches.longest
     if state.num_tokens + length > config.chunk_size:
         raise ConfigError(
             f"a branch of {length} tokens after {state.num_tokens} of {config.chunk_size} tokens of a chunk would "
