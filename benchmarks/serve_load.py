@@ -222,7 +222,8 @@ class Client:
         self, line: ClientConnection, share: float, stop_at: float, every: float
     ) -> None:
         number = 0
-        await asyncio.sleep(every * (0.1 + 0.9 * share))
+        first = every * (0.1 + 0.9 * share)
+        await asyncio.sleep(min(first, max(0.0, stop_at - time.monotonic())))
         while time.monotonic() < stop_at:
             ref = str(number)
             request = {"type": "ask", "ref": ref, "question": QUESTIONS[number % len(QUESTIONS)]}
