@@ -123,7 +123,7 @@ def test_the_file_says_what_it_is(tmp_path):
     watched(9).snapshot(tmp_path / "s.safetensors")
     with safe_open(tmp_path / "s.safetensors", "pt") as file:
         header = json.loads(file.metadata()["spatial_ttt_snapshot"])
-    assert header["format"] == 1 and header["model"] == model_digest(model())
+    assert header["format"] == 2 and header["model"] == model_digest(model())
     assert (header["num_frames"], header["seconds_seen"]) == (9, 4.0)
 
 
@@ -180,8 +180,8 @@ def test_other_formats_and_edited_headers(tmp_path):
     rewrite(path, num_frames=6)
     with pytest.raises(CheckpointError, match="is damaged: its checksum"):
         restore(path)
-    rewrite(path, format=2)
-    with pytest.raises(CheckpointError, match="has snapshot format 2, this version reads 1"):
+    rewrite(path, format=1)
+    with pytest.raises(CheckpointError, match="has snapshot format 1, this version reads 2"):
         restore(path)
     save_file(load_file(path), path, metadata={"spatial_ttt_snapshot": "{"})
     with pytest.raises(CheckpointError, match="its header is no JSON"):

@@ -74,15 +74,15 @@ def apply(weights: FastWeights, query: Tensor) -> Tensor:
         from spatial_ttt.model.kernels import network
 
         return network.apply(*weights, query)
+    if _streams_on_gpu(query):
+        return factors.read(weights, query)
     return plain_apply(weights, query)
 
 
 def plain_apply(weights: FastWeights, query: Tensor) -> Tensor:
     """The same in torch operations."""
     gate, up, down = (w.to(query.dtype) for w in weights)
-    a, b = query @ gate.mT, query @ up.mT
-    hidden = factors.swiglu(a, b) if _streams_on_gpu("factors", a) else F.silu(a) * b
-    return hidden @ down.mT
+    return (F.silu(query @ gate.mT) * (query @ up.mT)) @ down.mT
 
 
 def gradient(weights: FastWeights, inputs: FastInputs) -> FastWeights:
@@ -91,6 +91,8 @@ def gradient(weights: FastWeights, inputs: FastInputs) -> FastWeights:
         from spatial_ttt.model.kernels import network
 
         return FastWeights(*network.gradient(*weights, inputs.key, inputs.value, inputs.lr))
+    if _streams_on_gpu(inputs.key):
+        return FastWeights(*factors.write(weights, inputs.key, inputs.value, inputs.lr))
     return plain_gradient(weights, inputs)
 
 
@@ -115,8 +117,6 @@ def write_factors(
 
     a = gate k, u = up k, e = down' v, [B, H, L, F] each; computed in `exact`, returned in a's dtype.
     """
-    if _streams_on_gpu("factors", a):
-        return factors.write_factors(a, u, e, lr)
     dtype = a.dtype
     a, u, e, lr = a.to(exact), u.to(exact), e.to(exact), lr.to(exact)
     lr_gate, lr_down, lr_up = lr[..., 0:1], lr[..., 1:2], lr[..., 2:3]
@@ -126,11 +126,11 @@ def write_factors(
     return d_gate.to(dtype), (e * silu * lr_up).to(dtype), (silu * u * lr_down).to(dtype)
 
 
-def _streams_on_gpu(operation: str, x: Tensor) -> bool:
-    """The one-pass kernels without a backward may run."""
+def _streams_on_gpu(x: Tensor) -> bool:
+    """The kernels without a backward may run."""
     if torch.is_grad_enabled():
         return False
-    return resolve_backend(operation, x.device, x.dtype)[0] == "triton"
+    return resolve_backend("factors", x.device, x.dtype)[0] == "triton"
 
 
 def _trains_on_gpu(x: Tensor) -> bool:
@@ -150,31 +150,46 @@ def commit(state: FastState, initial: FastWeights, config: TTTConfig) -> FastSta
     where fast weights change.
     """
     assert state.gradient is not None and state.beta_sum is not None, "no open chunk to commit"
-    write = state.gradient
+    beta = None
     if config.use_momentum and state.momentum is not None:
         beta = (state.beta_sum / state.num_tokens)[..., None, None]
-        write = FastWeights(*(g + beta * m for g, m in zip(write, state.momentum, strict=True)))
-    momentum = write if config.use_momentum else None
-    delta = orthogonalise(write, config.newton_schulz_dtype) if config.use_muon else write
     base = state.weights if state.master is None else state.master
-    total = FastWeights(*(w + d for w, d in zip(base, delta, strict=True)))
-    norms = (w.norm(dim=-1, keepdim=True) for w in initial)
-    weights = FastWeights(*(normalise_rows(w, n) for w, n in zip(total, norms, strict=True)))
+    past = state.momentum if beta is not None else None
+    if base.gate.shape == base.down.shape:  # one pass over all three
+        before = None if past is None else torch.stack(past)
+        rows = torch.stack(state.gradient), before, torch.stack(base)
+        found = _write(*rows, torch.stack(initial)[:, None], beta, config)
+        parts = [tensor.unbind() for tensor in found]
+    else:
+        each = zip(state.gradient, past or (None,) * 3, base, initial, strict=True)
+        parts = list(zip(*(_write(*row, beta, config) for row in each), strict=True))
+    weights, total, write = (FastWeights(*part) for part in parts)
     master = total if config.norm_placement == "pre" else None
-    return FastState(weights, master, momentum, None, None, 0)
+    return FastState(weights, master, write if config.use_momentum else None, None, None, 0)
 
 
-def orthogonalise(write: FastWeights, dtype: str) -> FastWeights:
-    """Newton-Schulz on every matrix of a write; square ones go through in one batch."""
-    if write.gate.shape == write.down.shape:
-        return FastWeights(*newton_schulz(torch.stack(write), dtype).unbind())
-    gate, up = newton_schulz(torch.stack((write.gate, write.up)), dtype).unbind()
-    return FastWeights(gate, up, newton_schulz(write.down, dtype))
+def _write(
+    gradient: Tensor,
+    momentum: Tensor | None,
+    base: Tensor,
+    initial: Tensor,
+    beta: Tensor | None,
+    config: TTTConfig,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One kind of matrix, or all three stacked: the new weights, the unnormalised sum, the write itself."""
+    write = gradient if beta is None or momentum is None else gradient + beta * momentum
+    delta = newton_schulz(write, config.newton_schulz_dtype) if config.use_muon else write
+    total = base + delta
+    return normalise_rows(total, initial.norm(dim=-1, keepdim=True)), total, write
 
 
 def accumulate(state: FastState, inputs: FastInputs) -> FastState:
     """Add tokens to the open chunk's sums; the caller keeps them within the chunk."""
-    grad = gradient(state.weights, inputs)
+    return add(state, gradient(state.weights, inputs), inputs)
+
+
+def add(state: FastState, grad: FastWeights, inputs: FastInputs) -> FastState:
+    """Add the gradients of tokens, and their momentum factors, to the open chunk's sums."""
     beta = inputs.momentum.to(grad.gate.dtype).sum(-1)  # [B, H]
     if state.gradient is not None and state.beta_sum is not None:
         grad = FastWeights(*(a + b for a, b in zip(state.gradient, grad, strict=True)))
@@ -238,8 +253,14 @@ def plain_scan(
             state = commit(state, initial, config)
         stop = min(inputs.length, start + config.chunk_size - state.num_tokens)
         piece = inputs.cut(start, stop)
-        outputs.append(apply(state.weights, piece.query))
-        if keep_state or stop < inputs.length:
+        if not (keep_state or stop < inputs.length):
+            outputs.append(apply(state.weights, piece.query))
+        elif _streams_on_gpu(piece.query):
+            out, grad = factors.read_and_write(state.weights, *piece[:4])
+            outputs.append(out)
+            state = add(state, FastWeights(*grad), piece)
+        else:
+            outputs.append(apply(state.weights, piece.query))
             state = accumulate(state, piece)
         start = stop
     return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0], state

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from spatial_ttt.errors import VideoError
@@ -28,6 +29,13 @@ class Stretch(NamedTuple):
     next_start: int | None  # first token of the slot that is read ahead; None: the video ends
     stays_open: bool  # the video goes on, so context must be kept
 
+    @property
+    def spacing(self) -> int:
+        """Tokens from slot to slot if they are all equally far apart (0: they are not)."""
+        every = self.starts if self.next_start is None else (*self.starts, self.next_start)
+        apart = {b - a for a, b in pairwise(every)} or {self.grid[0] * self.grid[1]}
+        return apart.pop() if len(apart) == 1 else 0
+
 
 class Plan(NamedTuple):
     """What a layer does with the tokens at hand."""
@@ -35,6 +43,11 @@ class Plan(NamedTuple):
     released: int  # tokens, from the front
     stretches: tuple[Stretch, ...]
     keeps_context: bool  # the context in the state belongs to a video that is still open, untouched
+
+    @property
+    def is_regular(self) -> bool:
+        """In every stretch the slots are equally far apart."""
+        return all(stretch.spacing for stretch in self.stretches)
 
 
 @dataclass

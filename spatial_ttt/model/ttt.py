@@ -236,11 +236,13 @@ class TTTAttention(Attention):
         self, fast: Tensor, plan: Plan, context: Context | None
     ) -> tuple[Tensor, Context | None]:
         """Convolve the slots a plan releases; fast [B, queue, 3 D] -> [B, released, 3 D]."""
-        released = fast[:, : plan.released]
         kept = context if plan.keeps_context else None
         if not plan.stretches:
-            return released, kept
+            return fast[:, : plan.released], kept
         weight = torch.cat((self.conv_q.weight, self.conv_k.weight, self.conv_v.weight))
+        if plan.is_regular and shaping.applies(fast):
+            return self._convolve_in_place(fast, plan, context, weight)
+        released = fast[:, : plan.released]
         for stretch in plan.stretches:
             slots = self._with_context(fast, stretch, context)
             height, width = stretch.grid
@@ -249,6 +251,36 @@ class TTTAttention(Attention):
             if stretch.stays_open:
                 keep = slots[:, -2:-1] if self.config.convolution == "centred" else slots[:, -2:]
                 kept = Context(keep if torch.is_grad_enabled() else keep.clone(), stretch.grid)
+        return released, kept
+
+    def _convolve_in_place(
+        self, fast: Tensor, plan: Plan, context: Context | None, weight: Tensor
+    ) -> tuple[Tensor, Context | None]:
+        """The same for slots at equal distances, without copying them together."""
+        from spatial_ttt.model.kernels import stream_convolution_triton as kernel
+
+        fast = fast.contiguous()
+        released = torch.empty_like(fast[:, : plan.released])
+        between = _gaps(plan, fast.device)
+        if between is not None:
+            released[:, between] = fast[:, between]
+        kept = context if plan.keeps_context else None
+        taps = kernel.taps_of(weight)
+        behind = 1 if self.config.convolution == "centred" else 2
+        for stretch in plan.stretches:
+            starts, (height, width) = stretch.starts, stretch.grid
+            past = context.slots if stretch.follows and context is not None else None
+            if past is not None and past.shape[1] < behind:
+                past = past.expand(-1, behind, -1, -1, -1)
+            present = len(starts) + (stretch.next_start is not None)
+            slots = kernel.Slots(starts[0], stretch.spacing, len(starts), present, stretch.grid)
+            kernel.convolve_into(released, fast, slots, past, taps, behind)
+            if stretch.stays_open:
+                last = [fast[:, at : at + height * width] for at in starts[-behind:]]
+                keep = torch.stack(last, dim=1).unflatten(2, (height, width))
+                if keep.shape[1] < behind:
+                    keep = torch.cat((keep if past is None else past[:, -1:], keep), dim=1)
+                kept = Context(keep, stretch.grid)
         return released, kept
 
     def _with_context(self, fast: Tensor, stretch: Stretch, context: Context | None) -> Tensor:
@@ -384,6 +416,16 @@ def _heads(x: Tensor, dim: int) -> Tensor:
 def _unit(x: Tensor) -> Tensor:
     exact = x.to(state_dtype(x.dtype))
     return (exact / (exact.norm(dim=-1, keepdim=True) + UNIT_EPS)).to(x.dtype)
+
+
+@lru_cache(maxsize=4096)
+def _gaps(plan: Plan, device: torch.device) -> Tensor | None:
+    """Indices of the released tokens that no stretch convolves; None: there are none."""
+    inside = torch.zeros(plan.released, dtype=torch.bool)
+    for stretch in plan.stretches:
+        for start in stretch.starts:
+            inside[start : start + stretch.grid[0] * stretch.grid[1]] = True
+    return None if bool(inside.all()) else (~inside).nonzero()[:, 0].to(device)
 
 
 @lru_cache(maxsize=4096)

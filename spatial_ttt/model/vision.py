@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from spatial_ttt.model.kernels import shaping
+
 
 class VisionTokens(NamedTuple):
     """What the decoder reads of S slots with N = h * w vision tokens each."""
@@ -49,7 +51,20 @@ def encode_slots(visual: Any, patches: Tensor, grid: tuple[int, int]) -> VisionT
 def vision_block(block: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """One block of the tower over S slots at once, [S, patches, width]."""
     x = x + _attention(block.attn, block.norm1(x), cos, sin)
-    return x + block.mlp(block.norm2(x))
+    return x + _mlp(block.mlp, block.norm2(x))
+
+
+def _mlp(mlp: Any, x: Tensor) -> Tensor:
+    if not (shaping.applies(x) and x.device.type == "cuda" and _is_tanh_gelu(mlp)):
+        return mlp(x)
+    # cuBLAS applies this activation while it writes the product.
+    first = mlp.linear_fc1
+    wide = torch._addmm_activation(first.bias, x.flatten(0, 1), first.weight.t(), use_gelu=True)
+    return mlp.linear_fc2(wide).unflatten(0, x.shape[:2])
+
+
+def _is_tanh_gelu(mlp: Any) -> bool:
+    return getattr(mlp.act_fn, "approximate", None) == "tanh" or "Tanh" in type(mlp.act_fn).__name__
 
 
 def _theta(config: Any) -> float:
@@ -61,8 +76,13 @@ def _merge(merger: Any, x: Tensor) -> Tensor:
 
 
 def _attention(attn: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    q, k, v = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    q, k = _turn(q, cos, sin), _turn(k, cos, sin)
+    qkv = attn.qkv(x)
+    turned = shaping.applies(qkv)
+    if turned:
+        qkv = shaping.turn_patches(qkv, cos, sin, attn.num_heads)
+    q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    if not turned:
+        q, k = _turn(q, cos, sin), _turn(k, cos, sin)
     return attn.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 

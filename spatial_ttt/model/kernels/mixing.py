@@ -18,12 +18,21 @@ def prepare(fast: Tensor, rope: Tensor, dim: int, eps: float) -> tuple[Tensor, T
     `rope` is [B, L, head_dim] (cos and sin side by side), which turns the first head_dim of D channels; a value
     has only silu.
     """
-    query, key, value = _Prepare.apply(fast, rope, dim, eps)
+    if not torch.is_grad_enabled():
+        from spatial_ttt.model.kernels import mixing_triton as kernels
+
+        query, key, value = kernels.prepare(fast, rope, dim, eps)
+    else:
+        query, key, value = _Prepare.apply(fast, rope, dim, eps)
     return query, key, value
 
 
 def combine(attended: Tensor, read: Tensor, weight: Tensor, gate: Tensor, eps: float) -> Tensor:
     """attended + RMSNorm(read) * gate: [B, L, H * D], [B, H, L, D], [D], [B, L, H] -> [B, L, H * D]."""
+    if not torch.is_grad_enabled():
+        from spatial_ttt.model.kernels import mixing_triton as kernels
+
+        return kernels.combine(attended, read, weight, gate, eps)
     out: Tensor = _Combine.apply(attended, read, weight, gate, eps)
     return out
 

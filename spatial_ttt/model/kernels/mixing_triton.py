@@ -34,23 +34,25 @@ def _turn(token, channel, inside, rope, half, stride_l):
 
 @triton.jit(do_not_specialize=["length"])
 def _prepare(
-    source, rope, out, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l,
-    TURN: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
+    source, rope, out, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, size,
+    TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
+    """Query, key or value (axis 2 of the grid) of one head; `size` entries lie between their results."""
     row = tl.program_id(0).to(tl.int64)
     batch, head = row // heads, row % heads
+    part = tl.program_id(2)
     token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
     channel = tl.arange(0, CHANNELS)
     inside = (token < length)[:, None] & (channel < dim)[None, :]
-    base = source + batch * stride_b + head * dim + token[:, None] * stride_l
+    base = source + batch * stride_b + (part * heads + head) * dim + token[:, None] * stride_l
     x = tl.load(base + channel[None, :], mask=inside, other=0.0).to(tl.float32)
     y = x * tl.sigmoid(x)
-    if TURN:
+    if part < 2:
         partner, cos, sin = _turn(token, channel, inside, rope + batch * rope_b, half, rope_l)
         other = tl.load(base + partner[None, :], mask=inside, other=0.0).to(tl.float32)
         scale = 1.0 / (tl.sqrt(tl.sum(y * y, axis=1)) + eps)
         y = (y * cos + other * tl.sigmoid(other) * sin) * scale[:, None]
-    at = (row * length + token)[:, None] * dim + channel[None, :]
+    at = part * size + (row * length + token)[:, None] * dim + channel[None, :]
     tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
 
 
@@ -154,15 +156,13 @@ def prepare(fast: Tensor, rope: Tensor, dim: int, eps: float) -> tuple[Tensor, .
     fast, rope = _unit_last(fast), _unit_last(rope)
     batch, length, width = fast.shape
     heads = width // 3 // dim
-    outs = tuple(fast.new_empty(batch, heads, length, dim) for _ in range(3))
+    out = fast.new_empty(3, batch, heads, length, dim)
     tokens, channels = _tile(dim)
-    grid = (batch * heads, triton.cdiv(length, tokens))
-    for i, (x, out) in enumerate(zip(fast.chunk(3, dim=-1), outs, strict=True)):
-        _prepare[grid](
-            x, rope, out, length, heads, dim, rope.shape[-1] // 2, eps, *x.stride()[:2], *rope.stride()[:2],
-            TURN=i < 2, TOKENS=tokens, CHANNELS=channels, num_warps=4,
-        )  # fmt: skip
-    return outs
+    _prepare[(batch * heads, triton.cdiv(length, tokens), 3)](
+        fast, rope, out, length, heads, dim, rope.shape[-1] // 2, eps, *fast.stride()[:2], *rope.stride()[:2],
+        out[0].numel(), TOKENS=tokens, CHANNELS=channels, num_warps=4,
+    )  # fmt: skip
+    return out.unbind()
 
 
 def prepare_backward(

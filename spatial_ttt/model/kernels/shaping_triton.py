@@ -21,12 +21,14 @@ _TOKENS = 16  # tokens of one head that a program takes
 def _normed(x, scale, weight):
     """weight * (x * scale), rounded after each product as the plain norm does."""
     dtype = weight.dtype
-    return (weight * (x * scale[:, None]).to(dtype)).to(dtype)
+    rounded = (x * scale[:, None]).to(dtype).to(tl.float32)
+    return (weight.to(tl.float32) * rounded).to(dtype)
 
 
 @triton.jit
 def _scaled(x, scale, offset):
-    return (x * scale).to(x.dtype) + offset
+    rounded = (x.to(tl.float32) * scale.to(tl.float32)).to(x.dtype).to(tl.float32)
+    return (rounded + offset.to(tl.float32)).to(x.dtype)
 
 
 @triton.jit(do_not_specialize=["rows", "length"])
@@ -184,7 +186,8 @@ def _add_rms_norm(x, more, weight, total, out, size, length, stride_b, stride_l,
     exact = value.to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(exact * exact, axis=0) / size + eps)
     w = tl.load(weight + c, mask=mask, other=0.0)
-    tl.store(out + row * size + c, (w * (exact * scale).to(w.dtype)).to(dtype), mask=mask)
+    rounded = (exact * scale).to(w.dtype).to(tl.float32)
+    tl.store(out + row * size + c, (w.to(tl.float32) * rounded).to(dtype), mask=mask)
 
 
 def add_rms_norm(

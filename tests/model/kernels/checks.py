@@ -29,6 +29,7 @@ class Check(NamedTuple):
     plain: Function
     inputs: Sequence[Tensor]
     limit: float
+    has_gradients: bool = True
 
 
 def newton_schulz(device: torch.device) -> Iterator[Check]:
@@ -281,6 +282,99 @@ def _scan(config: object, backend: str, borders: Sequence[int]) -> Function:
     return run
 
 
+def shaping(device: torch.device) -> Iterator[Check]:
+    """Streaming's token-wise passes, at odd sizes and on slices of wider tensors."""
+    from torch.nn.functional import rms_norm
+
+    from spatial_ttt.model.kernels import shaping as kernel
+    from spatial_ttt.model.vision import _turn
+
+    kinds = ((torch.float32, 3e-6), (torch.bfloat16, 8e-3))
+    sizes = [(2, 5, 24), (1, 19, 40)] + [(2, 700, 2048)] * (device.type == "cuda")
+    for (batch, length, size), (dtype, limit) in product(sizes, kinds):
+
+        def random(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+            return torch.randn(*shape, device=device).to(dtype)
+
+        name = f"{batch}x{length}x{size} {dtype}"
+        wide, more = random(batch, length + 2, size)[:, 1:-1], random(batch, length, size)
+        weight = random(size)
+        norm: Function = lambda x, m, w: (x + m, rms_norm(x + m, w.shape, w, 1e-6))  # noqa: E731
+        add: Function = lambda x, m, w: kernel.add_rms_norm(x, m, w, 1e-6)  # noqa: E731
+        yield Check(f"add and norm {name}", add, norm, (wide, more, weight), limit, False)
+        lone: Function = lambda x, w: kernel.rms_norm(x, w, 1e-6)  # noqa: E731
+        plain: Function = lambda x, w: rms_norm(x, w.shape, w, 1e-6)  # noqa: E731
+        yield Check(f"norm {name}", lone, plain, (wide, weight), limit, False)
+        half: Function = lambda x: F.silu(x[..., : size // 2]) * x[..., size // 2 :]  # noqa: B023, E731
+        yield Check(f"swiglu {name}", kernel.swiglu_halves, half, (more,), limit, False)
+        heads = 2
+        dim = size // 8
+        qkv, cos, sin = (
+            random(batch, length, 6 * dim * heads),
+            random(length, dim),
+            random(length, dim),
+        )
+
+        def turn(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+            q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # noqa: B023
+            parts = (_turn(q, cos, sin), _turn(k, cos, sin), v)
+            return torch.stack(parts).permute(1, 3, 0, 2, 4).flatten(2)
+
+        fast: Function = lambda *x: kernel.turn_patches(*x, heads)  # noqa: B023, E731
+        yield Check(f"patches {name}", fast, turn, (qkv, cos, sin), limit, False)
+
+
+def streaming(device: torch.device) -> Iterator[Check]:
+    """Pieces of a stream through two layers, without gradients: every kernel that streaming uses."""
+    from spatial_ttt.model.decoder import HybridDecoder
+    from spatial_ttt.model.kernels import request_backend
+    from spatial_ttt.model.layers import pack
+    from spatial_ttt.model.layout import END, slot, text
+    from spatial_ttt.presets import _small
+
+    tower = {"hidden": 16, "mlp": 32, "depth": 1, "heads": 2, "positions": 16, "taps": [0]}
+    size = {"hidden": 64, "mlp": 40, "layers": 2, "heads": 4, "vocab": 8}
+    pieces = (
+        (text(3), slot(2, 3), text(2), slot(2, 3)),
+        (text(2), slot(2, 3), text(2), slot(2, 3), text(2), slot(2, 3)),
+        (text(2), slot(2, 3), END, text(15)),
+    )
+    for convolution, packed in (("centred", True), ("causal", False)):
+        ttt = {"num_fast_heads": 2, "chunk_size": 16, "newton_schulz_dtype": "float32"}
+        ttt |= {"layer_pattern": ("ttt", "anchor"), "convolution": convolution}
+        config = _small(size, tower, None, ttt)
+        config.text_config.num_key_value_heads = 2
+        model = HybridDecoder(config.text_config, config.ttt_config).to(device).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.05 * torch.randn_like(parameter)
+        if packed:
+            attention = model.layers[0].self_attn
+            pack(attention, (attention.q_proj, attention.k_proj, attention.v_proj))
+            pack(attention, attention.rate_layers)
+            pack(model.layers[1].mlp, (model.layers[1].mlp.gate_proj, model.layers[1].mlp.up_proj))
+        inputs = [
+            torch.randn(2, sum(run.length for run in piece), 64, device=device) for piece in pieces
+        ]
+
+        def stream(*inputs: Tensor, backend: str, model: HybridDecoder = model) -> Tensor:
+            state, out = model.start(), []
+            with request_backend(backend):
+                for hidden, piece in zip(inputs, pieces, strict=True):
+                    tokens, position = model.tokens(hidden, piece, state.position)
+                    done, state = model(tokens, state._replace(position=position))
+                    out.append(done.hidden)
+            return torch.cat(out, dim=1)
+
+        def fast(*inputs: Tensor, run: Function = stream) -> Tensor:
+            return run(*inputs, backend="triton")
+
+        def plain(*inputs: Tensor, run: Function = stream) -> Tensor:
+            return run(*(x.float() for x in inputs), backend="reference")
+
+        yield Check(f"{convolution}, packed {packed}", fast, plain, inputs, 2e-5, False)
+
+
 CHECKS = {
     "newton_schulz": newton_schulz,
     "convolution": convolution,
@@ -288,6 +382,8 @@ CHECKS = {
     "network": network,
     "scan": scan,
     "decoder": decoder,
+    "shaping": shaping,
+    "streaming": streaming,
 }
 
 
@@ -297,8 +393,11 @@ def run(operation: str, device: torch.device) -> dict[str, tuple[float, float]]:
     found = {}
     for check in CHECKS[operation](device):
         exact = [x.double() for x in check.inputs]
-        wanted, upstream = _results(check.plain, exact, None)
-        got, _ = _results(check.fast, check.inputs, upstream)
+        if check.has_gradients:
+            wanted, upstream = _results(check.plain, exact, None)
+            got, _ = _results(check.fast, check.inputs, upstream)
+        else:
+            wanted, got = _outputs(check.plain, exact), _outputs(check.fast, check.inputs)
         errors = [_error(a, b) for a, b in zip(got, wanted, strict=True)]
         found[check.name] = (max(errors), check.limit)
     return found
@@ -320,6 +419,16 @@ def _results(
         torch.use_deterministic_algorithms(False)
     zeros = [torch.zeros_like(x) if g is None else g for g, x in zip(grads, leaves, strict=True)]
     return [*(o.detach() for o in outputs), *zeros], upstream
+
+
+@torch.no_grad()
+def _outputs(function: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills fresh memory with NaN
+    try:
+        outputs = function(*(x.clone() for x in inputs))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
 def _error(got: Tensor, wanted: Tensor) -> float:
