@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from spatial_ttt.model.branching import UnevenBranches
 from spatial_ttt.model.layout import positions, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState, Tokens
@@ -64,6 +65,28 @@ def read(model: SpatialTTTForConditionalGeneration, state: DecoderState, ids: Te
     return done.hidden.unflatten(1, (branches, length))
 
 
+class Packed(NamedTuple):
+    """The branches of B clips, those of a clip side by side without gaps, padded to L tokens."""
+
+    ids: Tensor  # [B, L]
+    number: Tensor  # [B, L] which branch of its clip; -1: padding
+    step: Tensor  # [B, L] which token of its branch
+    longest: int  # tokens of the longest branch
+
+
+def read_packed(
+    model: SpatialTTTForConditionalGeneration, state: DecoderState, packed: Packed
+) -> Tensor:
+    """Hidden states [B, L, D] of packed branches off one state; equal to those `read` returns."""
+    hidden = model.get_input_embeddings()(packed.ids)
+    where = (state.position + packed.step).expand(3, -1, -1)
+    rope = model.decoder.rotary_emb(where, hidden.dtype)
+    tokens = Tokens(hidden, rope, None, (text(packed.ids.shape[1]),))
+    branches = UnevenBranches(packed.number, packed.step, packed.longest)
+    done, _ = model.decoder(tokens, state, branches=branches, keep_state=False)
+    return done.hidden
+
+
 class Targets(NamedTuple):
     """Which tokens are trained, as indices into the flattened branches."""
 
@@ -77,7 +100,7 @@ def branch_loss(
     model: SpatialTTTForConditionalGeneration, hidden: Tensor, targets: Targets
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of the answers' cross entropies and each token's own; logits only where labels are."""
-    chosen = hidden.flatten(0, 2).index_select(0, targets.at)
+    chosen = hidden.flatten(0, -2).index_select(0, targets.at)
     logits = model.lm_head(chosen).float()
     each = F.cross_entropy(logits, targets.token, reduction="none")
     return (each * targets.weight).sum(), each.detach()

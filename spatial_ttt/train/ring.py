@@ -19,7 +19,7 @@ LABEL_STRIDE = 8  # pixels between dense labels
 
 
 class Batch(NamedTuple):
-    """B clips with Q branches each."""
+    """B clips with up to Q branches each; a branch that is not there has `start` and `stop` 0."""
 
     frames: Tensor  # uint8 [B, T, H, W, 3]
     ids: Tensor  # long [B, Q, Lq]
@@ -102,18 +102,17 @@ class ClipRing:
             self.where[place] = len(self.ready)
             self.ready.append(place)
 
-    def batch(
-        self, rng: Generator, clips: int, branches: int, weights: NDArray[np.float64]
-    ) -> Batch:
-        """Random clips, `branches` exchanges of each, kinds drawn by `weights` [KINDS]."""
+    def batch(self, rng: Generator, clips: int, room: int, weights: NDArray[np.float64]) -> Batch:
+        """Random clips, exchanges of up to `room` tokens together of each, kinds drawn by `weights` [KINDS]."""
         if not self.ready:
             raise DataError("the ring holds no clip yet; pump until it does")
         places = [self.ready[n] for n in rng.integers(len(self.ready), size=clips)]
-        return self.collect(places, [self._choose(p, rng, branches, weights) for p in places])
+        return self.collect(places, [self._choose(p, rng, room, weights) for p in places])
 
     def _choose(
-        self, place: int, rng: Generator, branches: int, weights: NDArray[np.float64]
+        self, place: int, rng: Generator, room: int, weights: NDArray[np.float64]
     ) -> NDArray[np.intp]:
+        """At least one exchange; none twice."""
         record = self.records[place]
         assert record is not None
         kind = record.exchanges.kind
@@ -122,27 +121,41 @@ class ClipRing:
         # What has no weight is asked only where there is nothing else.
         wanted = int((share > 0).sum()) or len(kind)
         keys[share == 0] -= 1.0
-        chosen = np.argsort(-keys)[: min(branches, wanted)]
-        return np.resize(chosen, branches)
+        order = np.argsort(-keys)[:wanted]
+        return _fitting(order, record.exchanges.stop[order], room)
 
     def collect(self, places: Sequence[int], chosen: Sequence[NDArray[np.intp]]) -> Batch:
         """The batch of these clips with these exchanges."""
         found = [record for place in places if (record := self.records[place]) is not None]
         pairs = list(zip(found, chosen, strict=True))
-        ids = np.stack([record.exchanges.ids[rows] for record, rows in pairs]).astype(np.int64)
+        most = max(len(rows) for rows in chosen)
+        ids = np.stack([record.exchanges.ids[np.resize(rows, most)] for record, rows in pairs])
         start, stop, kind = (
-            np.stack([getattr(record.exchanges, name)[rows] for record, rows in pairs]).astype(
-                np.int64
-            )
+            np.stack(
+                [getattr(record.exchanges, name)[np.resize(rows, most)] for record, rows in pairs]
+            ).astype(np.int64)
             for name in ("start", "stop", "kind")
         )
+        is_there = np.arange(most) < np.array([len(rows) for rows in chosen])[:, None]
+        start, stop = start * is_there, stop * is_there
         truth = [[record.exchanges.truth[row] for row in rows] for record, rows in pairs]
         longest = min(ids.shape[-1], -(-int(stop.max()) // 8) * 8)
         index = to_device(np.array(places), self.device)
         names = ("category", "depth", "pose", "counts", "place")
         arrays = (getattr(self, name)[index] for name in names)
-        on_device = to_device(ids[..., :longest].copy(), self.device)
+        on_device = to_device(ids[..., :longest].astype(np.int64), self.device)
         return Batch(self.frames[index], on_device, start, stop, kind, truth, *arrays)
+
+
+def _fitting(order: NDArray[np.intp], length: NDArray[np.int16], room: int) -> NDArray[np.intp]:
+    """Of exchanges in order, those that still fit a room when their turn comes; the first in any case."""
+    taken = [order[0]]
+    room -= int(length[0])
+    for one, tokens in zip(order[1:].tolist(), length[1:].tolist(), strict=True):
+        if tokens <= room:
+            taken.append(one)
+            room -= tokens
+    return np.array(taken, np.intp)
 
 
 def kind_weights(weights: Mapping[str, float]) -> NDArray[np.float64]:

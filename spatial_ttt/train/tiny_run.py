@@ -39,6 +39,7 @@ from spatial_ttt.train.tiny_step import Launched, Stepper, Work
 log = logging.getLogger(__name__)
 
 FLOOR = 0.05  # of the learning rate, against its peak
+BRANCH_TOKENS = 28  # mean length of an exchange: a clip's questions fill so many tokens a branch
 SAVE_EVERY = 60.0  # seconds
 LAST_WORDS = 30.0  # seconds kept for the last probe and save
 LAST_HELD_OUT = 15.0  # seconds of these to wait for held-out homes still being made
@@ -241,12 +242,13 @@ class TinyRun:
 
     def _work(self, ring: ClipRing, stage: Stage, clips: int) -> Work:
         micro = self.chosen.micro or clips
+        room = BRANCH_TOKENS * self.chosen.branches
         is_blind = bool(self.chosen.blind_every and self.step % self.chosen.blind_every == 0)
         weights = kind_weights(
             stage.weights | (dict.fromkeys(DENSE_KINDS, 0.0) if is_blind else {})
         )
         batches = [
-            ring.batch(self.rng, min(micro, clips - at), self.chosen.branches, weights)
+            ring.batch(self.rng, min(micro, clips - at), room, weights)
             for at in range(0, clips, micro)
         ]
         prefix = self.blind if is_blind else self.supply.prefix(ring.spec)

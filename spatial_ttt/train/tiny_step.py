@@ -15,7 +15,14 @@ from torch import Tensor
 
 from spatial_ttt.errors import DataError
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
-from spatial_ttt.train.branches import Targets, branch_loss, ingest, ingest_blind, read
+from spatial_ttt.train.branches import (
+    Packed,
+    Targets,
+    branch_loss,
+    ingest,
+    ingest_blind,
+    read_packed,
+)
 from spatial_ttt.train.clip_text import Prefix
 from spatial_ttt.train.clip_types import DENSE_KINDS, KINDS, ClipSpec
 from spatial_ttt.train.dense_heads import DenseHeads
@@ -24,6 +31,7 @@ from spatial_ttt.train.optim import SlowWeights
 from spatial_ttt.train.ring import Batch
 
 DENSE_TOKEN_WEIGHT = 0.3
+ROW_STEP = 32  # rows of packed branches are a multiple of so many tokens
 LONGEST_STEP = 120.0  # seconds a launched step may take before it counts as hung
 
 
@@ -103,11 +111,11 @@ class Stepper:
     def step(self, work: Work, scale: float, number: int, stage: str) -> Launched:
         """Descend once at `scale` times the peak rates; returns without waiting for the device."""
         began = Mark(self.device)
-        targets = [_targets(batch) for batch in work.batches]
-        total = sum(weight for _, weight in targets)
+        asked = [pack(batch) for batch in work.batches]
+        total = sum(weight for _, _, weight in asked)
         parts: dict[str, Tensor] = {}
-        for batch, (target, _) in zip(work.batches, targets, strict=True):
-            loss, found = self._loss(work, batch, target, total)
+        for batch, (packed, targets, _) in zip(work.batches, asked, strict=True):
+            loss, found = self._loss(work, batch, (packed, targets), total)
             loss.backward()
             for name, value in found.items():
                 parts[name] = parts[name] + value.detach() if name in parts else value.detach()
@@ -121,16 +129,16 @@ class Stepper:
         return Launched(number, stage, work.is_blind, tuple(parts), values, marks, began.time)
 
     def _loss(
-        self, work: Work, batch: Batch, targets: Targets, total: float
+        self, work: Work, batch: Batch, asked: tuple[Packed, Targets], total: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The part of the step's loss from one of its batches, and what it consists of."""
-        parts = len(work.batches)
+        parts, (packed, targets) = len(work.batches), asked
         ingested = (
             ingest_blind(self.model, work.prefix, batch.ids.shape[0], self.device)
             if work.is_blind
             else ingest(self.model, work.prefix, batch.frames, work.spec)
         )
-        hidden = read(self.model, ingested.state, batch.ids)
+        hidden = read_packed(self.model, ingested.state, packed)
         loss, each = branch_loss(self.model, hidden, targets)
         loss = loss / total
         found = {"loss": loss, "by_kind": by_kind(each, targets.kind)}
@@ -147,19 +155,24 @@ def by_kind(each: Tensor, kind: Tensor) -> Tensor:
     return sums.index_add_(1, kind, torch.stack((each, torch.ones_like(each))))
 
 
-def _targets(batch: Batch) -> tuple[Targets, float]:
-    """Answer tokens as flat indices, and the sum of their weights."""
-    clips, branches, length = batch.ids.shape
-    row, number = np.indices((clips, branches))
-    base = ((row * branches + number) * length)[..., None]
-    at = np.arange(length)
-    inside = (at >= batch.start[..., None]) & (at < batch.stop[..., None])
-    dense = np.isin(batch.kind, [KINDS.index(kind) for kind in DENSE_KINDS])
-    weight = np.where(dense, DENSE_TOKEN_WEIGHT, 1.0)[..., None] * inside
-    index = (base + at)[inside]
-    device = batch.ids.device
-    flat = to_device(index, device)
-    weights = to_device(weight[inside].astype(np.float32), device)
-    kinds = to_device(np.broadcast_to(batch.kind[..., None], inside.shape)[inside], device)
-    tokens = batch.ids.flatten().index_select(0, flat)
-    return Targets(flat - 1, tokens, weights, kinds), float(weight.sum())
+def pack(batch: Batch) -> tuple[Packed, Targets, float]:
+    """Branches side by side, their answer tokens as flat indices, and the sum of these tokens' weights."""
+    clips, _, length = batch.ids.shape
+    row, number, step = np.nonzero(np.arange(length) < batch.stop[..., None])
+    ends = np.cumsum(np.bincount(row, minlength=clips))
+    column = np.arange(len(row)) - np.concatenate(([0], ends[:-1]))[row]
+    width = -(-int(column.max() + 1) // ROW_STEP) * ROW_STEP
+    where = np.zeros((3, clips, width), np.int64)  # in the batch's branches; number; step
+    where[1] = -1
+    where[:, row, column] = number * length + step, number, step
+    source, numbers, steps = to_device(where, batch.ids.device).unbind()
+    ids = batch.ids.flatten(1).gather(1, source).masked_fill(numbers < 0, 0)
+    packed = Packed(ids, numbers, steps, int(batch.stop.max()))
+    answers = step >= batch.start[row, number]
+    kind = batch.kind[row, number][answers]
+    dense = np.isin(kind, [KINDS.index(name) for name in DENSE_KINDS])
+    weight = np.where(dense, DENSE_TOKEN_WEIGHT, 1.0).astype(np.float32)
+    flat = to_device((row * width + column)[answers], ids.device)
+    chosen = (to_device(x, ids.device) for x in (weight, kind))
+    targets = Targets(flat - 1, ids.flatten().index_select(0, flat), *chosen)
+    return packed, targets, float(weight.sum())
