@@ -17,6 +17,7 @@ from typing import Any
 import record
 import torch
 
+from spatial_ttt.inference import prepare
 from spatial_ttt.model.layout import END, join_all, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.presets import preset
@@ -32,10 +33,11 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=["stock", "exact"])
     parser.add_argument("--slots", type=int, nargs="+", default=[16], help="slots per piece")
     parser.add_argument("--profile", type=int, default=0, help="then profile this many frames")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--live", type=int, default=0, help="then time this many single slots")
     parser.add_argument("--tiny", action="store_true", help="a toy model, for trying the script")
     parser.add_argument("--out", type=Path, default=record.RESULTS / "prefill.jsonl")
     options = parser.parse_args()
+    options.live_now = 0
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     toy_ids = {
         "image_token_id": 1,
@@ -59,12 +61,15 @@ def main() -> None:
                     "mode": mode,
                     "frames": frames,
                     "slots_per_piece": slots,
-                    "compiled": options.compile,
                     **_measure(run, frames),
                 }
                 shown = ("mode", "frames", "slots_per_piece", "seconds_to_first_token", "peak_gib")
                 print({k: line[k] for k in shown}, flush=True)
                 record.append(options.out, [line])
+        if options.live:
+            options.piece, options.live_now = options.slots[0], options.live
+            run(max(options.frames))
+            options.live_now = 0
         if options.profile:
             options.piece = options.slots[0]
             _profile(run, options.profile)
@@ -116,10 +121,7 @@ def _ours(
         torch.set_default_dtype(torch.bfloat16)
         model = SpatialTTTForConditionalGeneration(config).eval()
         torch.set_default_dtype(torch.float32)
-    if options.compile:
-        from spatial_ttt.engine import compile_model
-
-        compile_model(model)
+    prepare(model)
     grid = (size[0] // 16, size[1] // 16)
     tokens = (grid[0] // 2) * (grid[1] // 2)
     slot_layout = (text(8), *((_slot(grid)),), text(1))
@@ -132,12 +134,36 @@ def _ours(
             slots = min(options.piece, frames // 2 - at)
             vision = model.encode(_patches(_frames(2 * slots, size, device)), grid)
             ids = torch.tensor([slot_ids * slots], device=device)
-            _, state = model.decode_piece(ids, join_all([slot_layout] * slots), vision, state)
+            _, state = model.decode_piece(
+                ids, join_all([slot_layout] * slots), vision, state.given_away()
+            )
         ids = torch.full((1, QUESTION), 7, device=device)
         done, state = model.decode_piece(ids, (END, text(QUESTION)), None, state)
         model.lm_head(done.hidden[:, -1]).argmax(-1).item()
+        if options.live_now:
+            _live(model, state, (slot_ids, slot_layout, grid, size), options.live)
 
     return run
+
+
+def _live(model: Any, state: Any, slot_of: Any, count: int) -> None:
+    """Time slots that come one at a time after what was seen: prints percentiles."""
+    ids, layout, grid, size = slot_of
+    device = model.device
+    times = []
+    for _ in range(count):
+        frames = _frames(2, size, device)
+        torch.cuda.synchronize() if device.type == "cuda" else None
+        began = time.perf_counter()
+        vision = model.encode(_patches(frames), grid)
+        _, state = model.decode_piece(
+            torch.tensor([ids], device=device), layout, vision, state.given_away()
+        )
+        torch.cuda.synchronize() if device.type == "cuda" else None
+        times.append(1000 * (time.perf_counter() - began))
+    times = sorted(times[5:])
+    pick = {p: round(times[int(p / 100 * (len(times) - 1))], 2) for p in (0, 50, 90, 99, 100)}
+    print(f"one slot at a time after {state.num_tokens} tokens, ms: {pick}", flush=True)
 
 
 def _slot(grid: tuple[int, int]) -> Any:

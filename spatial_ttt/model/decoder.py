@@ -144,7 +144,10 @@ class HybridDecoder(nn.Module):
         """
         count = tokens.length
         layers = []
-        for layer, past in zip(self.layers, state.layers, strict=True):
+        for number, layer in enumerate(self.layers):
+            past = state.layers[number]
+            if isinstance(state.layers, list):
+                state.layers[number] = None  # the caller gave it away
             step = cast("Callable[..., tuple[Tokens, LayerState]]", layer)
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
                 tokens, new = checkpoint(

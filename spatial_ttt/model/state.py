@@ -6,7 +6,7 @@ same object. The one exception, the anchors' growing buffers, copies on write (s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -86,9 +86,16 @@ LayerState = TTTState | KVCache | BoundedCache | None
 class DecoderState(NamedTuple):
     """The whole decoder between two pieces."""
 
-    layers: tuple[LayerState, ...]
+    layers: Sequence[LayerState]
     position: int  # of the next text token
     num_tokens: int  # seen so far
+
+    def given_away(self) -> DecoderState:
+        """The same state for a decoder that may let go of each layer's part as soon as it has read it.
+
+        Only for a caller who drops this state: then a piece never needs the memory of two states at once.
+        """
+        return self._replace(layers=list(self.layers))
 
     @property
     def num_bytes(self) -> int:

@@ -1,0 +1,48 @@
+"""Making a model ready to answer on a GPU: weights that read the same input become one product.
+
+The kernels of streaming choose themselves (see `model.kernels`); what is left to do once per model is to lay the
+weights out. Parameters keep their names, shapes and values.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from torch import nn
+
+from spatial_ttt.errors import ConfigError
+from spatial_ttt.model.layers import MLP, pack
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.model.ttt import Attention, TTTAttention
+
+log = logging.getLogger(__name__)
+
+
+def prepare(model: SpatialTTTForConditionalGeneration) -> None:
+    """Lay the weights of a model on a GPU out for inference, in place; call it after moving the model there.
+
+    Without a GPU there is nothing to gain and nothing is done. Raises ConfigError for a model with adapters:
+    merge them first, their layers are not plain products.
+    """
+    if model.device.type != "cuda":
+        return
+    for module in model.decoder.modules():
+        for layers in _groups(module):
+            if any(type(layer) is not nn.Linear for layer in layers):
+                raise ConfigError(
+                    "a model with adapters (LoRA) cannot be prepared for inference; merge them into the weights first"
+                )
+            pack(module, layers)
+    log.info("prepared %d layers for inference", len(model.decoder.layers))
+
+
+def _groups(module: nn.Module) -> list[tuple[nn.Linear, ...]]:
+    """Linear layers of a module that read the same input."""
+    if isinstance(module, MLP):
+        return [(module.gate_proj, module.up_proj)]
+    groups: list[tuple[nn.Linear, ...]] = []
+    if isinstance(module, Attention):
+        groups.append((module.q_proj, module.k_proj, module.v_proj))
+    if isinstance(module, TTTAttention):
+        groups.append(module.rate_layers)
+    return groups
