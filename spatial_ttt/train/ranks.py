@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from spatial_ttt.errors import DataError
 from spatial_ttt.train.distributed import processes
 
 
@@ -43,6 +44,16 @@ class Ranks:
         if self.world > 1:
             for tensor in (*module.parameters(), *module.buffers()):
                 dist.broadcast(tensor.detach(), 0)
+
+    def check_alike(self, module: nn.Module) -> None:
+        """Raise DataError where weights have drifted apart: averaging gradients must keep them equal."""
+        if self.world == 1:
+            return
+        for name, tensor in module.named_parameters():
+            first = tensor.detach().clone()
+            dist.broadcast(first, 0)
+            if not torch.equal(first, tensor):
+                raise DataError(f"rank {self.rank} has another {name} than rank 0 after training")
 
     def average(self, gradients: list[Tensor]) -> None:
         """Replace gradients by their mean over all processes, in one exchange."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from spatial_ttt.train.annealing import Reach
 from spatial_ttt.train.pool import ClipSource, Order
 from spatial_ttt.train.tiny_step import Launched
 
@@ -42,7 +43,7 @@ class Reporter:
         self.metrics.write(json.dumps(record) + "\n")
         self.metrics.flush()
 
-    def finished(self, step: Launched, batch_ms: float) -> None:
+    def finished(self, step: Launched, batch_ms: float, reach: Reach) -> None:
         """Note a step that is done; `batch_ms` are the host's for putting it together."""
         scores, timing = step.scores, step.timing
         self.steps += 1
@@ -55,12 +56,13 @@ class Reporter:
             record |= {"model_ms": round(timing.forward_backward, 1)}
             record |= {"optimizer_ms": round(timing.optimizer, 1)}
             record |= {"clips_made": self.source.tally.made}
+            record |= {"window": reach.window, "memory": reach.memory, "fill": round(step.fill, 3)}
             kinds = {kind: round(value, 3) for kind, value in step.by_kind.items()}
             self.write(record | {"by_kind": kinds})
         if step.number <= SHOWN_STEPS or time.monotonic() - self.last_line >= LINE_EVERY:
-            self._line(step, scores)
+            self._line(step, scores, reach)
 
-    def _line(self, step: Launched, scores: dict[str, float]) -> None:
+    def _line(self, step: Launched, scores: dict[str, float], reach: Reach) -> None:
         seconds, tally = time.monotonic() - self.last_line, self.source.tally
         steps = max(self.steps, 1)
         pump_ms = 1000 * (tally.host_seconds - self.pumped) / steps
@@ -68,9 +70,10 @@ class Reporter:
             f"{name[6:]} {value:.3f}" for name, value in scores.items() if name.startswith("dense")
         )
         log.info(
-            "step %d %s%s: loss %.4f norm %.2f %s | ms a step %.0f: device model %.0f optimizer %.0f, "
+            "step %d %s%s window %d%s: loss %.4f norm %.2f %s | ms a step %.0f: device model %.0f optimizer %.0f, "
             "host batch %.0f pump %.0f | clips/s made %.0f drawn %.0f, ring %s, dropped %d, failed %d%s",
-            step.number, step.stage, " (blind)" if step.is_blind else "", scores["loss"],
+            step.number, step.stage, " (blind)" if step.is_blind else "",
+            reach.window, " + memory" if reach.memory else "", scores["loss"],
             scores["grad_norm"], dense, 1000 * seconds / steps, self.model_ms / steps,
             self.optimizer_ms / steps, self.batch_ms / steps, pump_ms,
             (tally.made - self.made) / seconds, (tally.drawn - self.drawn) / seconds,

@@ -86,7 +86,7 @@ class TinyRun:
             self.supply.keep_to(ranks.rank)
         contexts = {stage.name: self.supply.context(stage) for stage in self.stages}
         self.annealing = setup.make_annealing(chosen, self.stages, contexts, rule.window_size)
-        self.reach: Reach | None = None
+        self.reach = Reach(0, False)  # none yet
         self.blind = blind_prefix(self.tokenizer)
         self.launched: tuple[Launched, float] | None = None
         self.step = 0
@@ -193,6 +193,7 @@ class TinyRun:
                 saved = time.monotonic()
         self._finish()
         self._set_reach(1.0)
+        self.ranks.check_alike(self.model)
 
     def _at(self, progress: float) -> float:
         """Where in the curriculum the run is at this progress."""
@@ -203,7 +204,7 @@ class TinyRun:
         reach = self.annealing.at(self._at(progress))
         if reach == self.reach:
             return
-        if self.reach is None or reach.memory != self.reach.memory:
+        if not self.reach.window or reach.memory != self.reach.memory:
             memory = "on" if reach.memory else "off"
             log.info("window %d, fast weights %s at step %d", reach.window, memory, self.step)
         set_reach(self.model, reach)
@@ -267,7 +268,7 @@ class TinyRun:
 
         launched.wait(meanwhile)
         self.astray = True
-        self.reporter.finished(launched, batch_ms)  # raises if the loss is not finite
+        self.reporter.finished(launched, batch_ms, self.reach)  # raises if the loss is not finite
         self.astray = False
 
     @contextmanager

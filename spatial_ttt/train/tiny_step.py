@@ -62,6 +62,8 @@ class Launched:
     values: HostCopy  # one per name, then one per kind
     marks: tuple[Mark, Mark, Mark]  # begun, gradients there, done
     began: float
+    fill: float = 1.0
+    """Share of the questions' tokens that are no padding."""
 
     def wait(self, meanwhile: Callable[[], None]) -> None:
         """Do something useful until the device is done with this step."""
@@ -126,7 +128,10 @@ class Stepper:
         kinds = sums / counts
         values = HostCopy(torch.cat((torch.stack([v.float() for v in parts.values()]), kinds)))
         marks = (began, differentiated, Mark(self.device))
-        return Launched(number, stage, work.is_blind, tuple(parts), values, marks, began.time)
+        used = sum(int(batch.stop.sum()) for batch in work.batches)
+        room = sum(packed.ids.numel() for packed, _, _ in asked)
+        about = (number, stage, work.is_blind, tuple(parts))
+        return Launched(*about, values, marks, began.time, used / room)
 
     def _loss(
         self, work: Work, batch: Batch, asked: tuple[Packed, Targets], total: float

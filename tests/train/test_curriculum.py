@@ -9,7 +9,7 @@ from spatial_ttt.presets import test_preset, tiny
 from spatial_ttt.scenes.questions.question import QUESTION_TYPES
 from spatial_ttt.train.clip_text import check_room, clip_prefix
 from spatial_ttt.train.clip_types import DENSE_KINDS
-from spatial_ttt.train.curriculum import PLANS, plan, stage_at
+from spatial_ttt.train.curriculum import EMPHASIS, PLANS, plan, stage_at, stages_between
 from tests.train import clips
 
 
@@ -38,8 +38,33 @@ def test_stages_follow_each_other_to_the_end(name: str) -> None:
 
 def test_every_question_type_is_asked_and_dense_facts_as_much_as_said() -> None:
     stage = plan("full")[0]
-    assert {stage.weights[kind] for kind in QUESTION_TYPES} == {1.0}
-    assert {stage.weights[kind] for kind in DENSE_KINDS} == {2.0}
+    assert {kind: stage.weights[kind] for kind in QUESTION_TYPES} == {
+        kind: EMPHASIS.get(kind, 1.0) for kind in QUESTION_TYPES
+    }
+    assert [stage.weights[kind] for kind in DENSE_KINDS] == [2.0, 2.0, 4.0]
+    assert set(EMPHASIS) < {*QUESTION_TYPES, *DENSE_KINDS}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_earlier_stages_are_rehearsed_by_their_shares(name: str) -> None:
+    stages = plan(name)
+    for number, stage in enumerate(stages):
+        assert {earlier for earlier, _ in stage.rehearsed} <= {s.name for s in stages[:number]}
+        drawn = [stage.pick((n + 0.5) / 1000) for n in range(1000)]
+        for earlier, share in stage.rehearsed:
+            assert drawn.count(earlier) / 1000 == pytest.approx(share, abs=0.002)
+        own = 1 - sum(share for _, share in stage.rehearsed)
+        assert drawn.count(stage.name) / 1000 == pytest.approx(own, abs=0.002)
+
+
+def test_stages_between_are_those_that_run_and_those_they_rehearse() -> None:
+    look, room, home = plan("full")
+    between = stages_between(plan("full"), 0.0, 0.5)
+    assert between == [look, room]
+    assert stages_between(plan("full"), 0.0, 0.1) == [look]
+    assert stages_between(plan("full"), 0.7, 1.0) == [look, room, home]
+    assert stages_between(plan("easy"), 0.6, 1.0) == list(plan("easy"))
+    assert stages_between(plan("home"), 0.9, 1.0) == list(plan("home"))
 
 
 def test_an_unknown_plan_is_refused() -> None:

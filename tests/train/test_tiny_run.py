@@ -6,6 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import pytest
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.loading import open_model
 from spatial_ttt.scenes.homes import home_seed, split_of
+from spatial_ttt.train.annealing import Reach
 from spatial_ttt.train.clip_types import DENSE_KINDS, KINDS, ClipSpec
-from spatial_ttt.train.curriculum import Stage
+from spatial_ttt.train.curriculum import Stage, stage_at
 from spatial_ttt.train.tiny import parse
-from spatial_ttt.train.tiny_run import TRAIN_SPAN, AskedToEnd, TinyRun
+from spatial_ttt.train.tiny_clips import TRAIN_SPAN, Supply
+from spatial_ttt.train.tiny_run import AskedToEnd, TinyRun
 from tests.train import clips
 
 
@@ -53,34 +56,30 @@ def test_progress_is_by_time_or_steps_whichever_is_further(run: TinyRun) -> None
 
 def test_the_plan_may_start_in_its_middle(run: TinyRun) -> None:
     run.began = time.monotonic()
-    assert [run._stage(lead).name for lead in (0.0, 0.4, 0.6, 5.0)] == [
-        "look",
-        "look",
-        "room",
-        "room",
-    ]
+    stages = [stage_at(run.stages, run._at(progress)).name for progress in (0.0, 0.4, 0.6, 5.0)]
+    assert stages == ["look", "look", "room", "room"]
     run.chosen.start = 0.6
-    assert run._stage(0.0).name == "room"
+    assert run._at(0.0) == 0.6 and run._at(1.0) == 1.0
     run.chosen.start = 0.0
 
 
 def test_runs_of_other_seeds_see_other_homes_and_never_held_out_ones(run: TinyRun) -> None:
-    assert run.next_seed == home_seed("train", 2 * TRAIN_SPAN)
-    assert run.last_seed - run.next_seed == TRAIN_SPAN
-    assert split_of(run.last_seed - 1) == "train"
+    assert run.supply.next_seed == home_seed("train", 2 * TRAIN_SPAN)
+    assert run.supply.last_seed - run.supply.next_seed == TRAIN_SPAN
+    assert split_of(run.supply.last_seed - 1) == "train"
 
 
 def test_a_stage_whose_questions_do_not_fit_is_refused(run: TinyRun) -> None:
     spec = ClipSpec(num_slots=8, fps=2.0, width=64, height=32)
     long = Stage("long", 1.0, spec, clips.LOOK, 1.0, 200)
     with pytest.raises(ConfigError, match="branches of 200 tokens would fill it"):
-        run._order(long, 4, range(10), 4)
+        run.supply.order(long, 4, range(10), 4)
 
 
 def test_an_order_is_shared_among_workers(run: TinyRun, stage: Stage) -> None:
-    order = run._order(stage, 6, range(100, 104), 6)
+    order = run.supply.order(stage, 6, range(100, 104), 6)
     assert (order.next_seed, order.last_seed, order.task_size) == (100, 104, 4)
-    assert run._order(stage, 100, range(1000), 3).task_size == 3
+    assert run.supply.order(stage, 100, range(1000), 3).task_size == 3
     assert order.ring.capacity == 6 and order.branch_length == 72
 
 
@@ -91,8 +90,8 @@ def test_blind_steps_ask_no_dense_facts_and_have_no_video(run: TinyRun, stage: S
     dense = [KINDS.index(kind) for kind in DENSE_KINDS]
     assert not np.isin(work.batches[0].kind, dense).any()
     run.step += 1
-    kinds = [run._work(clips.ring(), stage, 3).batches[0].kind for _ in range(10)]
-    assert np.isin(kinds, dense).any()
+    batches = [run._work(clips.ring(), stage, 3).batches[0] for _ in range(10)]
+    assert any(np.isin(batch.kind, dense).any() for batch in batches)
     run.step = 0
 
 
@@ -102,6 +101,36 @@ def test_a_step_may_go_through_in_parts(run: TinyRun, stage: Stage) -> None:
     assert [batch.ids.shape[0] for batch in work.batches] == [2, 2, 1]
     assert not work.is_blind and work.prefix == clips.prefix()
     run.chosen.micro = run.step = 0
+
+
+def test_the_window_shrinks_and_the_fast_weights_come_on_as_the_run_proceeds(run: TinyRun) -> None:
+    attention = run.model.decoder.layers[0].self_attn
+    assert run.annealing.first == 128 and run.annealing.last == 128
+    for progress, memory in ((0.0, False), (0.29, False), (0.3, True), (1.0, True)):
+        run._set_reach(progress)
+        assert attention.memory_is_on is memory
+        assert run.reach == Reach(128, memory)
+
+
+def test_a_step_is_given_an_earlier_stages_clips_now_and_then(run: TinyRun, stage: Stage) -> None:
+    look, room = run.stages
+    assert {run._turn(room).name for _ in range(20)} == {"room"}  # the ring of look is not there
+    run.supply.rings = {"look": clips.ring(), "room": clips.ring()}
+    names = [run._turn(room).name for _ in range(400)]
+    assert names.count("look") / 400 == pytest.approx(0.25, abs=0.05)
+    assert {run._turn(look).name for _ in range(20)} == {"look"}
+    run.supply.rings = {}
+
+
+def test_ranks_use_seeds_of_their_own(run: TinyRun) -> None:
+    seeds = []
+    for rank in range(3):
+        supply = Supply(run.chosen, run.source, run.tokenizer, run.device, 128)
+        supply.keep_to(rank)
+        seeds.append(range(supply.next_seed, supply.last_seed))
+    for one, two in pairwise(seeds):
+        assert one.stop == two.start
+    assert seeds[0].start == run.supply.next_seed and seeds[2].stop < run.supply.last_seed
 
 
 def test_a_shield_puts_off_the_end_until_the_weights_are_whole(run: TinyRun) -> None:
@@ -140,9 +169,9 @@ def test_a_save_is_published_with_metrics_and_curves(run: TinyRun) -> None:
 
 
 def test_held_out_homes_are_asked_with_and_without_video(run: TinyRun, stage: Stage) -> None:
-    order = run._order(stage, 2, range(2), 2)
+    order = run.supply.order(stage, 2, range(2), 2)
     order.ring = clips.ring()
-    run.held_out = {"own": order}
+    run.supply.held_out = {"own": order}
     written: list[dict] = []
     run.reporter.write = written.append  # type: ignore[method-assign]
     run._probe_all(None)
@@ -156,4 +185,4 @@ def test_held_out_homes_are_asked_with_and_without_video(run: TinyRun, stage: St
         assert 0 <= score <= 1 and 0 < constant <= 1 and number > 0
     assert full == written[1]["scores"]["full"]
     assert not any(math.isnan(row[0]) for row in full.values())
-    run.held_out = {}
+    run.supply.held_out = {}

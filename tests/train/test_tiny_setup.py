@@ -22,7 +22,8 @@ from tests.train import clips
 
 def test_a_fresh_model_follows_preset_seed_and_changes() -> None:
     chosen = parse(["--preset", "test", "--ttt", "chunk_size=64", "--ttt", "convolution=none",
-                    "--ttt", "use_muon=false", "--seed", "3", "--gate-bias", "0.5"])  # fmt: skip
+                    "--ttt", "use_muon=false", "--seed", "3", "--gate-bias", "0.5",
+                    "--attention", "hybrid"])  # fmt: skip
     model = make_model(chosen, clips.tokenizer(), None)
     config = model.config.ttt_config
     assert (config.chunk_size, config.convolution, config.use_muon) == (64, "none", False)
