@@ -61,7 +61,9 @@ def compile_model(model: SpatialTTTForConditionalGeneration) -> None:
     log.info("compiled the token-wise parts of %d layers", len(model.decoder.layers))
 
 
-def compile_for_training(model: SpatialTTTForConditionalGeneration) -> None:
+def compile_for_training(
+    model: SpatialTTTForConditionalGeneration, backend: str = "inductor"
+) -> None:
     """Compile forward and backward passes of the token-wise parts in place, on any device.
 
     Each part is one function of modules and tensors, so layers share its code; lengths may vary. Without
@@ -70,7 +72,7 @@ def compile_for_training(model: SpatialTTTForConditionalGeneration) -> None:
     dynamo = torch._dynamo.config
     dynamo.recompile_limit = max(64, dynamo.recompile_limit)
     dynamo.accumulated_recompile_limit = max(1024, dynamo.accumulated_recompile_limit)
-    parts = _TrainedParts()
+    parts = _TrainedParts(backend)
     for module in model.decoder.modules():
         if isinstance(module, DecoderLayer):
             _use(module, "feed_forward", parts.feed_forward)
@@ -88,11 +90,14 @@ def compile_for_training(model: SpatialTTTForConditionalGeneration) -> None:
 class _TrainedParts:
     """Methods of layers, bodies compiled once for all of them."""
 
-    def __init__(self) -> None:
-        compiled_feed_forward = _compiled(feed_forward)
-        compiled_norm, compiled_heads = _compiled(rms_norm), _compiled(_heads)
-        self.shape = _compiled(TTTAttention.shape)
-        self.block = _compiled(vision_block)
+    def __init__(self, backend: str) -> None:
+        def compiled(function: Function) -> Function:
+            return torch.compile(function, dynamic=True, fullgraph=True, backend=backend)
+
+        compiled_feed_forward = compiled(feed_forward)
+        compiled_norm, compiled_heads = compiled(rms_norm), compiled(_heads)
+        self.shape = compiled(TTTAttention.shape)
+        self.block = compiled(vision_block)
 
         def run_feed_forward(layer: DecoderLayer, hidden: Tensor, mixed: Tensor) -> Any:
             return compiled_feed_forward(layer.post_attention_layernorm, layer.mlp, hidden, mixed)
@@ -105,10 +110,6 @@ class _TrainedParts:
             return compiled_heads(attention.q_norm, attention.k_norm, qkv, rope, sizes)
 
         self.feed_forward, self.norm, self.heads = run_feed_forward, run_norm, run_heads
-
-
-def _compiled(function: Function) -> Function:
-    return torch.compile(function, dynamic=True, fullgraph=True)
 
 
 def _use(module: nn.Module, name: str, compiled: Function) -> None:

@@ -1,0 +1,77 @@
+"""Training with compiled token-wise parts: the same losses and gradients, from one compilation of each part."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spatial_ttt.engine import compile_for_training
+from spatial_ttt.train.annealing import Reach, set_reach
+from spatial_ttt.train.branches import ingest, ingest_blind, read
+from spatial_ttt.train.clip_text import blind_prefix
+from tests.train import clips
+
+# Dynamo looks at .grad of whatever it is given.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+
+PARTS = 5  # feed forward, norm, heads, shape, vision block
+
+
+def gradients(
+    model: nn.Module, branches: int, length: int, device: torch.device = clips.CPU
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """A loss that reaches everything, and its gradients."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(300, 1000, (2, branches, length), generator=generator).to(device)
+    frames = clips.ring().frames[clips.ring().ready].to(device)
+    ingested = ingest(model, clips.prefix(), frames, clips.SPEC)  # type: ignore[arg-type]
+    blind = ingest_blind(model, blind_prefix(clips.tokenizer()), 2, device)  # type: ignore[arg-type]
+    hidden = read(model, ingested.state, ids)  # type: ignore[arg-type]
+    loss = hidden.square().mean() + ingested.hidden.square().mean() + blind.hidden.mean()
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return loss.detach(), found
+
+
+def check(model: nn.Module, compiled: nn.Module, rtol: float, device: torch.device) -> None:
+    for reach in (Reach(256, False), Reach(256, True), Reach(128, True)):
+        for branches, length in ((3, 16), (4, 40)):
+            for made in (model, compiled):
+                set_reach(made, reach)  # type: ignore[arg-type]
+            loss, expected = gradients(model, branches, length, device)
+            again, found = gradients(compiled, branches, length, device)
+            torch.testing.assert_close(again, loss, rtol=rtol, atol=0)
+            assert found.keys() == expected.keys()
+            for name, value in expected.items():
+                scale = float(value.abs().max()) + 1e-8
+                assert float((found[name] - value).abs().max()) < 20 * rtol * scale, name
+
+
+def test_compiled_parts_are_shared_by_layers_and_lengths_and_equal_the_plain_ones() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model = clips.model()
+    compiled = copy.deepcopy(model)
+    compile_for_training(compiled, backend="aot_eager")
+    check(model, compiled, 1e-5, clips.CPU)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == PARTS
+    with torch.no_grad():  # probes run the plain parts
+        gradient_free = ingest_blind(compiled, blind_prefix(clips.tokenizer()), 2, clips.CPU)
+    assert torch.isfinite(gradient_free.hidden).all()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == PARTS
+    torch._dynamo.reset()
+
+
+@pytest.mark.gpu
+def test_compiled_training_equals_plain_training_on_a_gpu() -> None:
+    device = torch.device("cuda")
+    torch._dynamo.reset()
+    model = clips.model().to(device)
+    compiled = copy.deepcopy(model)
+    compile_for_training(compiled)
+    check(model, compiled, 1e-3, device)
+    torch._dynamo.reset()
