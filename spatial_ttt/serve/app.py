@@ -49,6 +49,7 @@ def create_app(loaded: LoadedModel, settings: ServeSettings) -> FastAPI:
     app.add_exception_handler(SpatialTTTError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_body)
     app.add_exception_handler(HTTPException, _refuse_request)
+    app.add_exception_handler(Exception, _admit_defect)  # which goes on to the log
     for routes in (routes_sessions.router, routes_memory.router, chat.router, socket.router):
         app.include_router(routes)
     _add_plain_routes(app, service)
@@ -98,6 +99,10 @@ async def _refuse_body(_: Request, error: Exception) -> Response:
 async def _refuse_request(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _plain(error.status_code, "refused", str(error.detail), dict(error.headers or {}))
+
+
+async def _admit_defect(_: Request, error: Exception) -> Response:
+    return _plain(500, "defect", f"the server failed ({type(error).__name__}); its log says why")
 
 
 def _plain(

@@ -29,6 +29,10 @@ from spatial_ttt.video.frame import check_pixels
 
 log = logging.getLogger(__name__)
 
+_DEFECT = 1011
+"""Close code of a server that failed."""
+_MAX_DEFECTS = 5
+"""Failures in a row, without a frame watched in between, after which trying again is no use."""
 _FINAL = frozenset({400, 401, 403, 404, 409, 410, 422})
 """Answers that another attempt would not change."""
 
@@ -68,6 +72,8 @@ class FrameStream:
         self._order = threading.Lock()  # frames leave in the order of their ids
         self._error: SessionError | None = None
         self._closing = False
+        self._defects = 0
+        self._seen_before = -1  # when the connection was lost the last time
         self._open = ExitStack()
         self._connection: ClientConnection | None = None
         self._connection, hello = self._connect()
@@ -139,16 +145,35 @@ class FrameStream:
                 pass
             if self._closing:
                 return
+            self._count_defects(connection)
             with self._order:
                 self._connection = None
             log.warning("the connection to %s was lost; %s", self._url, self._progress())
             try:
+                self._check_worth()
                 self._resume()
             except SessionError as error:
                 with self._changed:
                     self._error = error
                     self._changed.notify_all()
                 return
+
+    def _count_defects(self, connection: ClientConnection) -> None:
+        """Whether the server itself failed, again and again, over the same frame."""
+        if self.seen > self._seen_before:
+            self._defects = 0
+        self._seen_before = self.seen
+        self._defects += connection.close_code == _DEFECT
+
+    def _check_worth(self) -> None:
+        """Waits longer after each failure; raises SessionError where there is no hope."""
+        if self._defects >= _MAX_DEFECTS:
+            raise SessionError(
+                f"the server failed {self._defects} times over frame {self.seen + 1}; its log says why. "
+                f"{self._progress()}"
+            )
+        if self._defects:
+            time.sleep(0.1 * 2**self._defects)
 
     def _hear(self, message: dict[str, Any]) -> None:
         if self._on_message is not None:

@@ -125,25 +125,36 @@ class HostedSession:
                     expected=record.next_id,
                     missing=[record.next_id, frame_id - 1],
                 )
-            before = self._clock.state
             try:
-                pixels = await load()
-                frame = Frame(pixels, self._clock.time(sent))
-                note = await self._steps.run(self._observe, frame)
+                with self._clock_kept():
+                    pixels = await load()
+                    frame = Frame(pixels, self._clock.time(sent))
+                    note = await self._steps.run(self._observe, frame)
             except VideoError as error:
-                self._clock.state = before
                 record.next_id += 1
                 record.refused += 1
                 return self._ack(frame_id, "refused", error=str(error))
             self._advance(frame, note)
             return self._ack(frame_id, "watched", note=note)
 
+    @contextmanager
+    def _clock_kept(self) -> Iterator[None]:
+        """Only a frame that was watched moves the clock, whatever went wrong with another."""
+        before, done = self._clock.state, False
+        try:
+            yield
+            done = True
+        finally:
+            if not done:
+                self._clock.state = before
+
     def _observe(self, frame: Frame) -> MemoryNote | None:
         before = self.session.state
         if not self.session.observe([frame]):
             return None
         after = self.session.state
-        return memory_note(before.decoder, after.decoder, after.num_slots - 1, frame.time)
+        decoder = self.session.model.decoder
+        return memory_note(decoder, before.decoder, after.decoder, after.num_slots - 1, frame.time)
 
     def _advance(self, frame: Frame, note: MemoryNote | None) -> None:
         record = self.record

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spatial_ttt.model.decoder import HybridDecoder, TTTLayer
 from spatial_ttt.model.fast_weights import FastState, FastWeights
 from spatial_ttt.model.state import DecoderState, TTTState
 
@@ -37,13 +38,15 @@ class MemoryNote:
 
 
 @torch.no_grad()
-def memory_note(before: DecoderState, after: DecoderState, slot: int, time: float) -> MemoryNote:
-    """Compare two states that a slot lies between."""
+def memory_note(
+    decoder: HybridDecoder, before: DecoderState, after: DecoderState, slot: int, time: float
+) -> MemoryNote:
+    """Compare two states of a decoder that a slot lies between."""
     figures: list[Tensor] = []
-    for old, new in zip(before.layers, after.layers, strict=True):
-        if isinstance(new, TTTState):
+    for layer, old, new in zip(decoder.layers, before.layers, after.layers, strict=True):
+        if isinstance(layer, TTTLayer) and isinstance(new, TTTState):
             earlier = old.fast if isinstance(old, TTTState) else None
-            gate = _mean_gate(new)
+            gate = _mean_gate(layer, new)
             figures.append(
                 torch.stack((_update(earlier, new.fast), _surprise(earlier, new.fast), gate))
             )
@@ -71,10 +74,11 @@ def _surprise(old: FastState | None, new: FastState) -> Tensor:
     return _norm(added) / max(1, tokens)
 
 
-def _mean_gate(state: TTTState) -> Tensor:
+def _mean_gate(layer: TTTLayer, state: TTTState) -> Tensor:
     if state.held is None:
         return torch.zeros((), device=state.fast.weights.gate.device)
-    return state.held.projected.gate.float().abs().mean()
+    _, _, gate = layer.self_attn.rates(state.held.raw.rates)
+    return gate.float().abs().mean()
 
 
 def _norm(weights: FastWeights) -> Tensor:

@@ -38,7 +38,7 @@ _FRAMES_AHEAD = 3
 """Frames of a connection that wait or are being decoded."""
 _NEWS_AHEAD = 256
 """News that wait for a slow reader; further ones are dropped (acknowledgements never are)."""
-_GOING_AWAY, _TOO_SLOW, _BAD_MESSAGE = 1001, 4008, 4400
+_GOING_AWAY, _DEFECT, _TOO_SLOW, _BAD_MESSAGE = 1001, 1011, 4008, 4400
 
 
 @dataclass(slots=True)
@@ -100,6 +100,9 @@ class Connection:
             VideoError
         ) as error:  # bytes that are no frame: the two sides do not understand each other
             await self._close(_BAD_MESSAGE, str(error))
+        except BaseException:  # a defect: goes on to the log, and the client hears that it is one
+            await self._close(_DEFECT, "the server failed; its log says why")
+            raise
         finally:
             deafen()
             for task in (*tasks, *self._answers.values()):

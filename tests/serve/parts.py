@@ -17,6 +17,7 @@ import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
+from spatial_ttt.generate import Decoding
 from spatial_ttt.loading import LoadedModel
 from spatial_ttt.serve.app import create_app
 from spatial_ttt.serve.frames import Encoding, WireFrame, pack
@@ -26,6 +27,7 @@ from spatial_ttt.testing.small import small_model, small_processor
 from spatial_ttt.video import Frame
 
 HEIGHT, WIDTH = 32, 48
+SHORT = Decoding(max_new_tokens=12)
 ANN, BOB = "ann-0123456789abcdef", "bob-0123456789abcdef"
 
 
@@ -59,6 +61,11 @@ def offline(count: int) -> StreamingSession:
     session = StreamingSession(loaded().model, loaded().processor)
     session.observe(Frame(pixels(i), i / 2) for i in range(count))
     return session
+
+
+def expected(count: int) -> str:
+    """What such a session answers."""
+    return "".join(offline(count).ask("How many?", SHORT))
 
 
 def settings(folder: Path, **changes: Any) -> ServeSettings:

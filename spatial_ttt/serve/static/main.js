@@ -45,7 +45,11 @@ function listen(made) {
   stream = made;
   const on = (type, use) => made.addEventListener(type, (event) => made === stream && use(event.detail));
   on("hello", () => { light(true); later(); });
-  on("lost", () => { light(false); breakAnswers(); });
+  on("lost", ({ code }) => {
+    light(false);
+    breakAnswers();
+    if (code === 1011) toast("The server failed; its log says why. Trying again.", true);
+  });
   on("gone", ({ from, to }) => toast(`Frames ${from} to ${to} were lost: the server stopped before they were safe.`, true));
   on("slot", ({ note }) => { slots.push(note); later(); if (!run) showFrame().catch(() => {}); });
   on("ack", (message) => { if (message.error) toast(`Frame ${message.id} was left out: ${message.error}`, true); later(); });
@@ -185,7 +189,7 @@ $("stop").onclick = () => busy($("stop"), stopAll);
 
 function put(question) {
   if (!stream) return toast("Open a session first.", true);
-  ask(stream, question);
+  ask(stream, question).catch(complain);
 }
 
 $("ask").onsubmit = (event) => {

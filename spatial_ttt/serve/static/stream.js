@@ -31,6 +31,7 @@ export class SessionStream extends EventTarget {
 
   hear(message) {
     if (message.type === "hello") this.resume(message);
+    if (message.type === "ack") this.wait = 250;  // it works again
     if (message.type !== "hello" && "seen" in message) this.seen = Math.max(this.seen, message.seen);
     if ("saved" in message) this.forget(message.saved);
     this.tell(message.type, message);
@@ -39,7 +40,6 @@ export class SessionStream extends EventTarget {
 
   // The server may know less than before (it crashed): what is kept goes out again, the rest is lost.
   resume(hello) {
-    this.wait = 250;
     this.seen = hello.seen;
     if (!this.greeted) { this.next = hello.next; this.greeted = true; }
     const kept = [...this.kept.keys()].filter((id) => id >= hello.next);
@@ -62,14 +62,23 @@ export class SessionStream extends EventTarget {
 
   get isOpen() { return this.greeted && this.socket.readyState === WebSocket.OPEN; }
 
+  // Resolves when the connection is open, or after so long.
+  async opened(patience) {
+    const until = performance.now() + patience;
+    while (!this.closed && !this.isOpen && performance.now() < until) await this.change();
+  }
+
+  // Resolves when the server said something, or after half a second.
+  change() {
+    return new Promise((done) => {
+      const timer = setTimeout(done, 500);
+      this.addEventListener("progress", () => { clearTimeout(timer); done(); }, { once: true });
+    });
+  }
+
   // Resolves when the server has room for another frame.
   async room() {
-    while (!this.closed && (!this.isOpen || this.next - 1 - this.seen >= AHEAD)) {
-      await new Promise((done) => {
-        const timer = setTimeout(done, 500);
-        this.addEventListener("progress", () => { clearTimeout(timer); done(); }, { once: true });
-      });
-    }
+    while (!this.closed && (!this.isOpen || this.next - 1 - this.seen >= AHEAD)) await this.change();
   }
 
   async send(blob, time) {

@@ -30,14 +30,17 @@ function item({ question, answer, note }) {
     element("div", { class: "a" }, answer), element("div", { class: "t" }, note));
 }
 
-// Sends a question over the session's stream.
-export function ask(stream, question) {
+const PATIENCE_MS = 15000;
+
+// Sends a question over the session's stream, once that is open.
+export async function ask(stream, question) {
   const ref = `q${++count}`;
   const shown = item({ question, answer: "", note: "thinking…" });
   shown.children[1].classList.add("running");
   $("answers").prepend(shown);
   running.set(ref, { shown, question, started: performance.now(), first: null });
-  if (!stream.say({ type: "ask", ref, question, max_new_tokens: 200 })) {
+  await stream.opened(PATIENCE_MS);
+  if (running.has(ref) && !stream.say({ type: "ask", ref, question, max_new_tokens: 200 })) {
     fail(ref, "The connection is being opened again; ask once more in a moment.");
   }
 }
