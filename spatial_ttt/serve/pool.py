@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import AsyncGenerator, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -78,6 +79,8 @@ class SessionPool:
         self.open[record.session_id] = hosted
         with suppress(CheckpointError):  # told as a warning, tried again
             await self.save(hosted)  # nearly nothing yet: from here on the session survives a crash
+            # Sessions that were opened together are not all saved at the same moments afterwards.
+            hosted.last_save -= random.random() * self.settings.snapshot_s
         return hosted
 
     @asynccontextmanager

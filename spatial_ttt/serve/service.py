@@ -24,6 +24,10 @@ from spatial_ttt.serve.steps import ModelSteps
 log = logging.getLogger(__name__)
 
 
+_ROUND_S = 0.25
+"""Between two rounds of looking after sessions: short, so that few saves are due in each."""
+
+
 class Service:
     """What routes work with."""
 
@@ -74,7 +78,7 @@ class Service:
         await asyncio.to_thread(self.pool.shutdown)
 
     async def _look_after(self) -> None:
-        period = min(1.0, self.settings.snapshot_s / 2, self.settings.idle_s / 2)
+        period = min(_ROUND_S, self.settings.snapshot_s / 2, self.settings.idle_s / 2)
         while True:
             await asyncio.sleep(period)
             await self.caretaker.look_after()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -14,7 +15,7 @@ from spatial_ttt.serve.pool import SessionPool
 from spatial_ttt.serve.problems import Problem
 from spatial_ttt.serve.steps import ModelSteps
 from spatial_ttt.video import Frame
-from tests.serve.parts import loaded, offline, pixels, settings
+from tests.serve.parts import loaded, offline, opened, pixels, running, settings
 
 SHORT = Decoding(max_new_tokens=12)
 
@@ -159,3 +160,12 @@ def test_sleeping_waking_and_watching_at_random_lose_nothing(tmp_path):
         assert await answer(hosted) == expected(12)
 
     with_pool(tmp_path, work)
+
+
+def test_sessions_that_were_opened_together_are_not_saved_together(tmp_path):
+    with running(tmp_path, snapshot_s=1000.0) as client:
+        sessions = [opened(client) for _ in range(12)]
+        last = [client.service.pool.open[session].last_save for session in sessions]
+        now = time.monotonic()
+    assert all(now - 1030 < moment <= now for moment in last)
+    assert max(last) - min(last) > 100  # of the 1000 s between two saves
