@@ -1,0 +1,126 @@
+"""Watching a stream: frames go in, a decoder state comes out. Every engine hides behind `Ingest`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from spatial_ttt.bench.subject import Subject
+from spatial_ttt.errors import ConfigError
+from spatial_ttt.model.bounded_cache import AnchorPolicy
+from spatial_ttt.model.layout import Layout
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.model.state import DecoderState
+
+STEADY_MODULE = "spatial_ttt.model.steady"
+
+
+class Ingest(Protocol):
+    """One stream being watched."""
+
+    def push(self, frames: Tensor) -> None:
+        """Watch whole slots: uint8 [2 S, H, W, 3] on the device."""
+
+    def restart(self) -> None:
+        """Begin a new stream, with all that the engine has prepared."""
+
+    @property
+    def state(self) -> DecoderState:
+        """What the stream has left behind so far; a fork of it leaves the stream untouched."""
+
+
+class _Pieces:
+    """Token ids and layouts of pieces, made once per number of slots."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._known: dict[int, tuple[Tensor, Layout]] = {}
+
+    def of(self, slots: int) -> tuple[Tensor, Layout]:
+        if slots not in self._known:
+            ids = torch.tensor([self._subject.slot_ids * slots], device=self._subject.device)
+            self._known[slots] = ids, self._subject.layout(slots)
+        return self._known[slots]
+
+
+class PlainIngest:
+    """The model's own step, piece by piece."""
+
+    def __init__(
+        self,
+        model: SpatialTTTForConditionalGeneration,
+        subject: Subject,
+        anchors: AnchorPolicy | None = None,
+    ) -> None:
+        self._model, self._subject, self._pieces = model, subject, _Pieces(subject)
+        self._anchors = anchors
+        self.restart()
+
+    def restart(self) -> None:
+        self._state = self._model.decoder.start(self._anchors)
+
+    @property
+    def state(self) -> DecoderState:
+        return self._state
+
+    def push(self, frames: Tensor) -> None:
+        model, subject = self._model, self._subject
+        vision = model.encode(subject.patches(frames), subject.grid)
+        ids, layout = self._pieces.of(frames.shape[0] // 2)
+        given = self._state.given_away()
+        self._state = given  # else the layers' old parts would stay alive here
+        _, self._state = model.decode_piece(ids, layout, vision, given)
+
+
+class SteadyIngest:
+    """The static-shape engine: the decoder's step replayed, everything before it as it is."""
+
+    def __init__(
+        self,
+        model: SpatialTTTForConditionalGeneration,
+        subject: Subject,
+        anchors: AnchorPolicy | None = None,
+    ) -> None:
+        self._model, self._subject, self._pieces = model, subject, _Pieces(subject)
+        self._anchors = anchors
+        self._engine: Any = import_module(STEADY_MODULE).SteadyDecoder(model.decoder)
+        self.restart()
+
+    def restart(self) -> None:
+        start = self._model.decoder.start(self._anchors)
+        self._position = start.position
+        self._engine.load(start)
+
+    @property
+    def state(self) -> DecoderState:
+        state: DecoderState = self._engine.export()
+        return state._replace(position=self._position)
+
+    def push(self, frames: Tensor) -> None:
+        model, subject = self._model, self._subject
+        vision = model.encode(subject.patches(frames), subject.grid)
+        ids, layout = self._pieces.of(frames.shape[0] // 2)
+        hidden, deepstack = model.embed(ids, layout, vision)
+        tokens, self._position = model.decoder.tokens(hidden, layout, self._position, deepstack)
+        self._engine.push(tokens, needs_output=False)
+
+
+def check_engine(name: str) -> None:
+    """Raise ConfigError for an engine that this version does not hold."""
+    if name == "steady" and find_spec(STEADY_MODULE) is None:
+        raise ConfigError("this version has no steady engine; use --engine plain")
+
+
+def open_ingest(
+    engine: str,
+    model: SpatialTTTForConditionalGeneration,
+    subject: Subject,
+    anchors: AnchorPolicy | None = None,
+) -> Ingest:
+    """A fresh stream on the engine of this name; `anchors` bounds what the anchors keep."""
+    kind = SteadyIngest if engine == "steady" else PlainIngest
+    return kind(model, subject, anchors)

@@ -1,0 +1,151 @@
+"""What is measured: a model with random or saved weights, and a stream to feed it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spatial_ttt.checkpoint import load_model
+from spatial_ttt.errors import ConfigError
+from spatial_ttt.inference import prepare
+from spatial_ttt.inspecting import inspect_model
+from spatial_ttt.model.configuration import SpatialTTTConfig
+from spatial_ttt.model.layout import Layout, join_all, slot, text
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.presets import PRESETS, TINY_VOCAB_SIZE, preset
+
+STAMP_TOKENS, STAMP_ID, CLOSE_ID, WORD_ID = 8, 5, 6, 7
+"""Any text will do: its length is Qwen3-VL's ("<12.3 seconds>" and the vision start; one vision end)."""
+
+TOY_TOKEN_IDS = {
+    name: TINY_VOCAB_SIZE - 4 + i
+    for i, name in enumerate(
+        ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    )
+}
+"""The small presets leave these to a tokenizer; a benchmark has none."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model's numbers and the stream every mode is fed: frames of random pixels."""
+
+    name: str
+    config: SpatialTTTConfig
+    folder: Path | None
+    """Where saved weights lie; None: random ones."""
+    size: tuple[int, int]
+    """(height, width) of a frame in pixels."""
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches (rows, columns) of a frame."""
+        patch = self.config.vision_config.patch_size
+        return self.size[0] // patch, self.size[1] // patch
+
+    @property
+    def vision_tokens(self) -> int:
+        """Of one slot."""
+        return self.grid[0] * self.grid[1] // self.config.vision_config.spatial_merge_size**2
+
+    @property
+    def slot_tokens(self) -> int:
+        """Of one slot with its text."""
+        return STAMP_TOKENS + self.vision_tokens + 1
+
+    @property
+    def slot_ids(self) -> list[int]:
+        """Token ids of one slot."""
+        video = [self.config.video_token_id] * self.vision_tokens
+        return [STAMP_ID] * STAMP_TOKENS + video + [CLOSE_ID]
+
+    def layout(self, slots: int) -> Layout:
+        """The runs of so many slots."""
+        merge = self.config.vision_config.spatial_merge_size
+        one = (text(STAMP_TOKENS), slot(self.grid[0] // merge, self.grid[1] // merge), text(1))
+        return join_all([one] * slots)
+
+    def frames(self, slots: int) -> Tensor:
+        """Random frames uint8 [2 S, H, W, 3] on the device; the same at every call."""
+        generator = torch.Generator(self.device).manual_seed(0)
+        shape = (2 * slots, *self.size, 3)
+        return torch.randint(
+            0, 256, shape, dtype=torch.uint8, device=self.device, generator=generator
+        )
+
+    def patches(self, frames: Tensor) -> Tensor:
+        """uint8 [2 S, H, W, 3] -> [S, patches, 3 * 2 * p * p] in merge order, -1 to 1."""
+        vision = self.config.vision_config
+        p, m = vision.patch_size, vision.spatial_merge_size
+        x = (frames.movedim(-1, 1).to(self.dtype) - 127.5) / 127.5
+        rows, cols = self.grid
+        x = x.reshape(-1, 2, 3, rows // m, m, p, cols // m, m, p)
+        return x.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(x.shape[0], rows * cols, -1)
+
+    def facts(self) -> dict[str, Any]:
+        """What every line says of it."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return {
+            "model": self.name,
+            "weights": "saved" if self.folder else "random",
+            "size": list(self.size),
+            "dtype": dtype,
+        }
+
+
+def open_subject(
+    source: str | Path, size: tuple[int, int] | None, device: torch.device, dtype: torch.dtype
+) -> Subject:
+    """The subject of a preset's name or a checkpoint folder; loads no weights yet.
+
+    Raises ConfigError for an unknown preset or a frame size that does not divide into vision tokens.
+    """
+    folder = source if isinstance(source, Path) else None
+    if folder is None:
+        preset(str(source))  # tells the nearest name
+    elif not folder.is_dir():
+        raise ConfigError(f"--model {folder} is no folder; give a checkpoint, or --preset NAME")
+    report = inspect_model(Path(source), size)
+    config = report.config
+    if folder is None and str(source) in PRESETS and source != "spatial_ttt_2b":
+        config = preset(str(source), token_ids=TOY_TOKEN_IDS)
+    return Subject(report.name, config, folder, report.size, device, dtype)
+
+
+def load(subject: Subject) -> SpatialTTTForConditionalGeneration:
+    """Our model, prepared for inference on the subject's device."""
+    if subject.folder is not None:
+        model = load_model(subject.folder, device=subject.device, dtype=subject.dtype)
+    else:
+        model = random_model(lambda: SpatialTTTForConditionalGeneration(subject.config), subject)
+    prepare(model)
+    return model
+
+
+def random_model(make: Any, subject: Subject) -> Any:
+    """A transformers model with seeded random weights, made where and as precisely as it will run."""
+    before = torch.get_default_dtype()
+    with torch.random.fork_rng(), torch.device(subject.device):
+        torch.manual_seed(0)
+        torch.set_default_dtype(subject.dtype)
+        try:
+            return make().eval()
+        finally:
+            torch.set_default_dtype(before)
+
+
+def weight_bytes(model: torch.nn.Module) -> int:
+    """Bytes of all parameters and buffers; what shares memory counts once."""
+    return storage_bytes([*model.parameters(), *model.buffers()])
+
+
+def storage_bytes(tensors: Any) -> int:
+    """Bytes reserved behind tensors; what shares memory counts once."""
+    sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(sizes.values())
