@@ -20,7 +20,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from spatial_ttt.cli.problems import report_errors
 from spatial_ttt.errors import ConfigError, SpatialTTTError, VideoError
 from spatial_ttt.serve.client import RemoteSession, Server
 
@@ -81,7 +80,12 @@ class Bridge:
 
 def main() -> int:
     """Run the node until ROS stops it; the exit code."""
-    return report_errors(_run)
+    try:
+        _run()
+    except SpatialTTTError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
 
 
 def _run() -> None:
