@@ -13,7 +13,7 @@ from spatial_ttt.bench.memory import Held, StateBytes, memory_by_part
 from spatial_ttt.bench.plan import BenchPlan
 from spatial_ttt.bench.record import Line
 from spatial_ttt.bench.subject import Subject, load, weight_bytes
-from spatial_ttt.model.bounded_cache import AnchorPolicy, policy_within
+from spatial_ttt.model.bounded_cache import AnchorPolicy, check_policy, policy_within
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 
 Tick = Callable[[int], None]
@@ -51,6 +51,14 @@ class Rig:
             ingest.push(self.pool[: 2 * count])
             self.tick(2 * count)
 
+    def warm_singly(self, ingest: Ingest) -> int:
+        """Watch slots one at a time until three chunks were written: an engine has prepared both kinds of
+        step by then, those that write and those that do not. Returns their number."""
+        chunk = self.subject.config.ttt_config.chunk_size
+        slots = 3 * chunk // self.subject.slot_tokens + 2
+        self.push(ingest, slots, piece=1)
+        return slots
+
     def line(self, frames: int) -> Line:
         """What every line of a stream says; the measure fills in the rest."""
         return {
@@ -74,8 +82,9 @@ class Rig:
 
 
 def anchor_policy(plan: BenchPlan, subject: Subject) -> AnchorPolicy:
-    """What bounded anchors keep; raises BudgetError where the budget is too small."""
-    return policy_within(plan.anchor_bytes, subject.config, subject.dtype, bits=plan.anchor_bits)
+    """What bounded anchors keep; raises BudgetError or ConfigError where that cannot be."""
+    found = policy_within(plan.anchor_bytes, subject.config, subject.dtype, bits=plan.anchor_bits)
+    return check_policy(found)
 
 
 def open_rig(plan: BenchPlan, subject: Subject, mode: str) -> Rig:

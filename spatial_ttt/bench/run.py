@@ -36,7 +36,8 @@ class Told:
 def run(plan: BenchPlan, subject: Subject, told: Told | None = None) -> Iterator[Line]:
     """Yield one line per measure; a measure that runs out of memory says so and the run goes on."""
     check_engine(plan.engine)
-    anchor_policy(plan, subject)
+    if "bounded" in plan.modes:
+        anchor_policy(plan, subject)
     told = told or Told()
     with torch.no_grad():
         if ("stock", "prefill") in plan.jobs:
@@ -67,6 +68,7 @@ def _run_ours(plan: BenchPlan, subject: Subject, told: Told) -> Iterator[Line]:
             told.begin(f"{measure}, {mode}, {frames} frames")
             known = {"what": measure, "mode": mode, "frames": frames}
             yield _measured(subject, known, work)
+            del work  # and the stream it holds
             _clear(subject)
 
 
@@ -91,12 +93,9 @@ def _works(rig: Rig, measure: str) -> Iterator[tuple[int, Measure]]:
         for asks in (False, True):
 
             def live(asks: bool = asks) -> Line:
-                before = plan.live_before
-                if asks:
-                    before += plan.live_slots + min(10, plan.live_slots)
-                else:
-                    rig.push(ingest, before)
-                return measure_live(rig, ingest, before, asks=asks)
+                if not asks:
+                    rig.push(ingest, plan.live_before)
+                return measure_live(rig, ingest, asks=asks)
 
             yield FRAMES_PER_SLOT * plan.live_before, live
     elif measure == "bounded":

@@ -58,10 +58,11 @@ def ask_one(rig: Rig, ingest: Ingest, answer_tokens: int = 1) -> Answered:
     return answer(rig.model, ingest, rig.plan.question_tokens, answer_tokens)
 
 
-def measure_live(rig: Rig, ingest: Ingest, before: int, *, asks: bool) -> Line:
-    """Slots one at a time after `before` slots; with `asks` a question comes every so many of them."""
+def measure_live(rig: Rig, ingest: Ingest, *, asks: bool) -> Line:
+    """Slots one at a time on a stream under way; with `asks` a question comes every so many of them."""
     plan, device = rig.plan, rig.subject.device
-    rig.push(ingest, min(10, plan.live_slots), piece=1)  # kernels of single slots
+    rig.warm_singly(ingest)
+    before = ingest.state.num_tokens // rig.subject.slot_tokens
     forget_peak(device)
     seconds, questions = [], []
     for number in range(plan.live_slots):
@@ -88,10 +89,10 @@ def measure_live(rig: Rig, ingest: Ingest, before: int, *, asks: bool) -> Line:
 def measure_bounded(rig: Rig) -> Line:
     """A long stream in bounded memory: its beginning against its end."""
     plan = rig.plan
-    rig.push(rig.open(), 2 * plan.slots_per_piece)  # warm
-    ingest = rig.open()
     share = min(SHARE_FRAMES, plan.bounded_frames // 4) // FRAMES_PER_SLOT
     share = max(1, share // plan.slots_per_piece) * plan.slots_per_piece
+    rig.push(rig.open(), share)  # warm: kernels of every length up to the budget
+    ingest = rig.open()
     begin = _stretch(rig, ingest, share)
     whole = plan.bounded_frames // FRAMES_PER_SLOT
     middle = _stretch(rig, ingest, whole - 2 * share)
