@@ -37,6 +37,7 @@ LONG_FUNCTIONS = {
 """Functions that may be longer than the rest, and why."""
 
 COVERED_ELSEWHERE = {
+    "bench.*": "bench/test_run.py",  # one run at toy size drives them all
     "bench.__main__": "cli/test_bench.py",
     "cli.demo": "test_demo.py",
     "cli.progress": "cli/test_data.py",

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from spatial_ttt.bench.run import Told, _measured, run
+from spatial_ttt.bench.subject import open_subject
 from spatial_ttt.bench.table import render
 from spatial_ttt.errors import BudgetError
-from tests.bench.parts import SLOT_TOKENS, small_plan, small_subject
+from tests.bench.parts import SIZE, SLOT_TOKENS, small_plan, small_subject
 
 MUST = {"what", "mode", "frames", "seconds_to_first_token", "peak_gib", "model", "dtype"}
 
@@ -111,3 +112,14 @@ def test_a_budget_too_small_is_told_first():
     with pytest.raises(BudgetError, match="at least"):
         next(run(plan, small_subject(), Told(heard.append)))
     assert not heard
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpus_peak_is_told_by_part():
+    subject = open_subject("test", SIZE, torch.device("cuda"), torch.bfloat16)
+    for line in run(small_plan(), subject):
+        assert "failed" not in line and line["peak_gib"] > 0
+        parts = line["memory_gib"]
+        assert sum(parts.values()) == pytest.approx(line["peak_gib"])
+        assert parts["weights"] > 0 and parts["activations"] > 0
