@@ -11,7 +11,7 @@ from spatial_ttt.bench.asking import first_token, give_back
 from spatial_ttt.bench.clock import GIB, forget_peak, peak_bytes, percentile, seconds_of
 from spatial_ttt.bench.flops import Clip, flops, utilisation
 from spatial_ttt.bench.ingest import Ingest
-from spatial_ttt.bench.memory import Held, memory_by_part, state_bytes
+from spatial_ttt.bench.memory import Held, StateBytes, memory_by_part, state_bytes
 from spatial_ttt.bench.plan import BenchPlan
 from spatial_ttt.bench.record import Line
 from spatial_ttt.bench.rig import Rig, Tick
@@ -50,11 +50,13 @@ def measure_stock(stock: Stock, pool: Tensor, plan: BenchPlan, frames: int, tick
 
     times = _repeat(run, frames, plan.repeats, subject.device)
     peak = peak_bytes(subject.device)
-    held = Held(stock.weight_bytes, stock.patch_bytes(frames))
+    tokens = frames // 2 * subject.slot_tokens + plan.question_tokens
+    states = StateBytes(0, stock.cache_bytes(tokens))
+    held = Held(stock.weight_bytes, stock.patch_bytes(frames), states)
     parts = flops(subject, "stock", Clip(frames, plan.question_tokens), None)
     return {
         "frames": frames,
-        "tokens": frames // 2 * subject.slot_tokens + plan.question_tokens,
+        "tokens": tokens,
         "slots_per_piece": None,
         "engine": "transformers",
         **_seconds(times, parts, subject.device, plan),

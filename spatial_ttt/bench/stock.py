@@ -44,6 +44,12 @@ class Stock:
         height, width = self.subject.size
         return frames * height * width * 3 * self.subject.dtype.itemsize
 
+    def cache_bytes(self, tokens: int) -> int:
+        """Bytes of the keys and values of all layers."""
+        text = self.subject.config.text_config
+        per_layer = 2 * text.num_key_value_heads * text.head_dim * self.subject.dtype.itemsize
+        return tokens * per_layer * text.num_hidden_layers
+
     def first_token(self, pool: Tensor, frames: int, question_tokens: int) -> None:
         """Read a clip and a question; choose the first token of the answer."""
         subject, slots = self.subject, frames // 2

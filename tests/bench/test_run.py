@@ -53,6 +53,8 @@ def test_prefill_lines(told):
         assert len(long["all_seconds"]) == 2 and long["seconds_to_first_token"] > 0
     ours, stock = of(told, "prefill", "exact")[1], of(told, "prefill", "stock")[1]
     assert "newton_schulz" in ours["tflop_by_part"] and "windows" not in stock["tflop_by_part"]
+    all_layers = 4 * long["tokens"] * 2 * 32 * 4 / 2**30
+    assert stock["memory_gib"]["anchors"] == pytest.approx(all_layers)
     memory = ours["memory_gib"]
     assert memory["weights"] > stock["memory_gib"]["weights"] > 0
     slot = SLOT_TOKENS * 2 * 32 * 4 / 2**30  # keys and values of one anchor, float32
