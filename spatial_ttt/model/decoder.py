@@ -143,9 +143,12 @@ class HybridDecoder(nn.Module):
         and the returned state is not to be used; `keep_state=False` says the same.
         """
         count = tokens.length
-        layers = []
+        layers: list[LayerState] = []
         for number, layer in enumerate(self.layers):
             past = state.layers[number]
+            if not tokens.layout:  # a layer held everything back: the others have nothing to do
+                layers.extend(state.layers[number:])
+                break
             if isinstance(state.layers, list):
                 state.layers[number] = None  # the caller gave it away
             step = cast("Callable[..., tuple[Tokens, LayerState]]", layer)

@@ -9,7 +9,7 @@ sums instead of keys and values. Source: Spatial-TTT, section 3, and LaCT's larg
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,6 +60,20 @@ class FastState(NamedTuple):
     gradient: FastWeights | None  # sum over the open chunk; None: the chunk is empty
     beta_sum: Tensor | None  # [B, H] sum of the open chunk's momentum factors
     num_tokens: int  # tokens in the open chunk, 0..chunk_size
+
+
+class BorderState(NamedTuple):
+    """A `FastState` for work of fixed shape: how many tokens still fit the open chunk is known to the device only.
+
+    Its chunk is open and, with momentum, an earlier one was written: every tensor has its final shape.
+    """
+
+    weights: FastWeights
+    master: FastWeights | None
+    momentum: FastWeights | None
+    gradient: FastWeights
+    beta_sum: Tensor
+    border: Tensor  # int64 scalar: tokens of the next piece that still belong to the open chunk
 
 
 def initial_state(initial: FastWeights, batch: int) -> FastState:
@@ -197,19 +211,62 @@ def add(state: FastState, grad: FastWeights, inputs: FastInputs) -> FastState:
     return state._replace(gradient=grad, beta_sum=beta, num_tokens=state.num_tokens + inputs.length)
 
 
+def border_scan(
+    state: BorderState, inputs: FastInputs, initial: FastWeights, config: TTTConfig
+) -> tuple[Tensor, BorderState]:
+    """A scan whose shapes do not depend on where the open chunk ends; at most a chunk of tokens.
+
+    Everything is done for both sides of the border and masked: twice the reads, but no ragged pieces.
+    Where the border lies beyond the piece nothing is written.
+    """
+    is_before = torch.arange(inputs.length, device=state.border.device) < state.border
+    crosses = state.border < inputs.length
+    out, before = _masked(state.weights, inputs, is_before)
+    weights, master, momentum, sums, beta_sum, border = state
+    opened = FastState(weights, master, momentum, sums, beta_sum, 0)
+    filled = add(opened, before, _masked_rates(inputs, is_before))
+    written = commit(filled._replace(num_tokens=config.chunk_size), initial, config)
+    later, after = _masked(written.weights, inputs, ~is_before)
+    fresh = add(written, after, _masked_rates(inputs, ~is_before))
+
+    def pick(new: Any, old: Any) -> Any:
+        if new is None or isinstance(new, Tensor):
+            return None if new is None else torch.where(crosses, new, old)
+        return FastWeights(*(torch.where(crosses, a, b) for a, b in zip(new, old, strict=True)))
+
+    five = (pick(a, b) for a, b in zip(fresh[:5], filled[:5], strict=True))
+    return torch.where(is_before[:, None], out, later), BorderState._make((*five, border))
+
+
+def _masked(weights: FastWeights, inputs: FastInputs, mask: Tensor) -> tuple[Tensor, FastWeights]:
+    """What all queries read, and what the tokens of the mask add to the gradients."""
+    piece = _masked_rates(inputs, mask)
+    if _streams_on_gpu(piece.query):
+        out, grad = factors.read_and_write(weights, *piece[:4])
+        return out, FastWeights(*grad)
+    return apply(weights, piece.query), gradient(weights, piece)
+
+
+def _masked_rates(inputs: FastInputs, mask: Tensor) -> FastInputs:
+    lr, momentum = inputs.lr * mask[:, None], inputs.momentum * mask
+    return inputs._replace(lr=lr, momentum=momentum)
+
+
 def scan(
-    state: FastState,
+    state: FastState | BorderState,
     inputs: FastInputs,
     initial: FastWeights,
     config: TTTConfig,
     *,
     keep_state: bool = True,
-) -> tuple[Tensor, FastState]:
+) -> tuple[Tensor, Any]:
     """Read with every query and write every full chunk once a token after it has come.
 
     Returns outputs [B, H, L, D] and the state after the last token. `keep_state=False` says that
     nobody will read that state, so the sums of the last open chunk are not made.
     """
+    if isinstance(state, BorderState):
+        return border_scan(state, inputs, initial, config)
     opened = (
         config.chunk_size - state.num_tokens if state.num_tokens else 0
     )  # tokens that fill the open chunk

@@ -97,7 +97,13 @@ class Attention(nn.Module):
         self, x: Tensor, rope: Tensor, cache: AnchorCache | None, branches: int = 1
     ) -> tuple[Tensor, AnchorCache]:
         """Attend to all tokens seen, or to those a bounded cache keeps; x [B, L, D] -> [B, L, D]."""
-        q, k, v = self.heads(self.project(x), rope)
+        out, grown = self.remember(*self.heads(self.project(x), rope), cache, branches)
+        return self.o_proj(out), grown
+
+    def remember(
+        self, q: Tensor, k: Tensor, v: Tensor, cache: AnchorCache | None, branches: int = 1
+    ) -> tuple[Tensor, AnchorCache]:
+        """Append keys and values [B, Hkv, L, Dh] and attend with q [B, H, L, Dh] -> [B, L, H * Dh]."""
         attend = partial(attend_past, branches=branches, implementation=self.implementation)
         if isinstance(cache, BoundedCache):
             if branches > 1:
@@ -105,16 +111,14 @@ class Attention(nn.Module):
                     "branches are for training, with exact anchors; ask each on its own fork"
                 )
             out, kept = attend_bounded(q, k, v, cache, attend)
-            return self.o_proj(out.transpose(1, 2).flatten(2)), kept
+            return out.transpose(1, 2).flatten(2), kept
         past = cache.segments if cache is not None else ()
         grown = append(cache, k, v)
         if len(grown.segments) == 1 and not fused_attention.applies(q):
-            past, k, v = (
-                (),
-                *grown.segments[0],
-            )  # one buffer holds all keys: attend to it as it lies
+            # One buffer holds all keys: attend to it as it lies.
+            past, k, v = ((), *grown.segments[0])
         out = attend(q, past, (k, v))
-        return self.o_proj(out.transpose(1, 2).flatten(2)), grown
+        return out.transpose(1, 2).flatten(2), grown
 
 
 class TTTAttention(Attention):

@@ -195,18 +195,18 @@ def add_rms_norm(
 ) -> tuple[Tensor, Tensor]:
     """See `shaping.add_rms_norm`; without `more` the first result is x itself."""
     shape, size = x.shape, x.shape[-1]
+    if not x.numel():
+        return x, x
     x = x.reshape(-1, x.shape[-2], size) if x.ndim > 2 else x.reshape(1, -1, size)
     x = x if x.stride(-1) == 1 else x.contiguous()
     other = x if more is None else more.reshape(x.shape)
     other = other if other.stride(-1) == 1 else other.contiguous()
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     total = x if more is None else torch.empty_like(out)
-    rows = x.shape[0] * x.shape[1]
-    if rows:
-        _add_rms_norm[(rows,)](
-            x, other, weight, total, out, size, x.shape[1], *x.stride()[:2], *other.stride()[:2], eps,
-            HAS_MORE=more is not None, BLOCK=triton.next_power_of_2(size), num_warps=8 if size >= 2048 else 4,
-        )  # fmt: skip
+    _add_rms_norm[(x.shape[0] * x.shape[1],)](
+        x, other, weight, total, out, size, x.shape[1], *x.stride()[:2], *other.stride()[:2], eps,
+        HAS_MORE=more is not None, BLOCK=triton.next_power_of_2(size), num_warps=8 if size >= 2048 else 4,
+    )  # fmt: skip
     return total.reshape(shape), out.reshape(shape)
 
 
