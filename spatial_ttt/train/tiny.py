@@ -138,6 +138,7 @@ def smoke(chosen: argparse.Namespace) -> argparse.Namespace:
         "eval_every": 15.0,
         "max_steps": 12,
         "fresh": 1.0,
+        "warmup": 4,
         "device": "cpu",
     }
     changes |= {"dtype": "float32" if chosen.dtype == "auto" else chosen.dtype, "blind_every": 4}

@@ -63,6 +63,7 @@ class TinyRun:
         self.work: Path = chosen.work
         self.work.mkdir(parents=True, exist_ok=True)
         self.device = setup.pick_device(chosen.device)
+        setup.check_kernels(self.device, setup.pick_dtype(chosen.dtype, self.device))
         torch.manual_seed(chosen.seed)
         self.rng = np.random.default_rng([chosen.seed, ranks.rank])
         self.turns = np.random.default_rng(chosen.seed)  # which ring comes next: alike on all ranks
@@ -76,6 +77,15 @@ class TinyRun:
         tokenizer_file = self.work / "tokenizer" / "tokenizer.json"
         self.source = setup.start_workers(chosen, tokenizer_file, self.device)
         self.reporter = Reporter(self.work, self.device, self.source)
+        try:
+            self._prepare(resumed)
+        except BaseException:
+            self.close()  # else the workers would keep this process alive
+            raise
+
+    def _prepare(self, resumed: Path | None) -> None:
+        """All that workers need not wait for: the model, what trains it, and the plan."""
+        chosen, ranks = self.chosen, self.ranks
         self.model = setup.make_model(chosen, self.tokenizer, resumed).to(self.device)
         self.stepper = self._stepper()
         self.model.train()

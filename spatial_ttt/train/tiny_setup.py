@@ -15,6 +15,7 @@ from torch import nn
 from spatial_ttt.checkpoint import load_model
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.eval.profiles import load_profile
+from spatial_ttt.model.kernels import resolve_backend
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.presets import preset
 from spatial_ttt.tokenizer import token_ids
@@ -92,6 +93,12 @@ def pick_device(name: str) -> torch.device:
 def wants_compiling(chosen: argparse.Namespace, device: torch.device) -> bool:
     """Token-wise parts are compiled: as asked, else on a GPU."""
     return device.type == "cuda" if chosen.compile is None else bool(chosen.compile)
+
+
+def check_kernels(device: torch.device, dtype: torch.dtype) -> None:
+    """Raise ConfigError now, not when the fast weights come on, where kernels were asked for and cannot run."""
+    for operation in ("mixing", "network", "convolution", "scan"):
+        resolve_backend(operation, device, dtype)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -40,8 +40,10 @@ def test_a_run_trains_probes_and_publishes(tmp_path: Path) -> None:
     assert process.returncode == 0, error
     lines = (tmp_path / "work/metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    losses = [r["loss"] for r in records if "loss" in r]
+    losses = [r["loss"] for r in records if "loss" in r and not r["blind"]]
     assert losses[-1] < losses[0]
+    memory = [r["memory"] for r in records if "loss" in r]
+    assert memory == sorted(memory) and {*memory} == {False, True}
     assert {r["probe"] for r in records if "probe" in r} == {"look", "room"}
     assert "stage room at step" in said
     load_model(unpack(tmp_path / "out", tmp_path / "unpacked"))
@@ -63,12 +65,52 @@ def test_a_signal_to_the_whole_group_ends_with_a_save(tmp_path: Path, until: str
     load_model(unpack(tmp_path / "out", tmp_path / "unpacked"))
 
 
+def test_two_processes_end_with_the_same_weights(tmp_path: Path) -> None:
+    """The run itself compares them at its end; only the first process saves."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    where = ["--work", str(tmp_path / "work"), "--publish", str(tmp_path / "out")]
+    command = [sys.executable, *torchrun, "-m", "spatial_ttt.train.tiny", "--smoke", *where]
+    done = subprocess.run(
+        command,
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    load_model(unpack(tmp_path / "out", tmp_path / "unpacked"))
+    assert not (tmp_path / "work/rank1/model").exists()
+
+
 def test_a_kernel_that_cannot_run_is_an_error_at_once(tmp_path: Path) -> None:
     with start(tmp_path, "--kernels", "triton") as process:
         _, error = process.communicate(timeout=45)
     assert process.returncode == 1
     assert "ConfigError: the Triton kernel of" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_second_run_goes_on_from_what_the_first_published(tmp_path: Path) -> None:
+    """From its middle, with memory from the first step on; homes of the stage before are made too."""
+    with start(tmp_path) as process:
+        process.communicate(timeout=60)
+    second = tmp_path / "second"
+    with start(
+        second, "--resume", str(tmp_path / "out"), "--start", "0.6", "--seed", "1"
+    ) as process:
+        said, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert "window 128, fast weights on at step 0" in said
+    records = [json.loads(x) for x in (second / "work/metrics.jsonl").read_text().splitlines()]
+    steps = [record for record in records if "loss" in record]
+    assert steps[-1]["step"] >= 10 and all(record["memory"] for record in steps)
+    assert steps[0]["loss"] < 7.2  # an untrained model of this vocabulary is at 7.3
+    assert {record["stage"] for record in steps} == {"look", "room"}
+    assert {record["probe"] for record in records if "probe" in record} == {"look", "room"}
+    load_model(unpack(second / "out", tmp_path / "unpacked"))
+
+
+def test_an_impossible_plan_ends_the_run_and_its_workers(tmp_path: Path) -> None:
+    with start(tmp_path, "--shrink", "0.5", "0.4") as process:
+        _, error = process.communicate(timeout=45)
+    assert process.returncode == 1 and "before the window shrinks" in error
 
 
 @pytest.mark.parametrize("name", ["workers", "clips", "branches", "capacity"])
