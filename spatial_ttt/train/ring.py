@@ -16,6 +16,11 @@ from spatial_ttt.train.clip_types import KINDS, ClipSpec, Record, categories
 from spatial_ttt.train.devices import to_device
 
 LABEL_STRIDE = 8  # pixels between dense labels
+RARE = KINDS.index("obj_appearance_order")  # most clips have no such question
+RARE_SHARE, RARE_FACTOR = (
+    0.5,
+    4.0,
+)  # share of a batch's clips that have one: at most, against what is natural
 
 
 class Batch(NamedTuple):
@@ -56,6 +61,7 @@ class ClipRing:
         self.records: list[Record | None] = [None] * capacity
         self.ready: list[int] = []
         self.where: dict[int, int] = {}  # place -> index in `ready`
+        self.rare: dict[int, None] = {}  # places of clips with a rare question, in order
         self.pending: set[int] = set()
         self.next = 0
 
@@ -82,6 +88,7 @@ class ClipRing:
         if last != place:
             self.ready[at] = last
             self.where[last] = at
+        self.rare.pop(place, None)
         self.records[place] = None
 
     def release(self, places: Sequence[int]) -> None:
@@ -101,12 +108,19 @@ class ClipRing:
             self.records[place] = record
             self.where[place] = len(self.ready)
             self.ready.append(place)
+            if RARE in record.exchanges.kind:
+                self.rare[place] = None
 
     def batch(self, rng: Generator, clips: int, room: int, weights: NDArray[np.float64]) -> Batch:
         """Random clips, exchanges of up to `room` tokens together of each, kinds drawn by `weights` [KINDS]."""
         if not self.ready:
             raise DataError("the ring holds no clip yet; pump until it does")
         places = [self.ready[n] for n in rng.integers(len(self.ready), size=clips)]
+        if self.rare and weights[RARE] > 0:
+            share = min(RARE_SHARE, RARE_FACTOR * len(self.rare) / len(self.ready))
+            rare = list(self.rare)
+            chosen = rng.integers(len(rare), size=int(rng.binomial(clips, share)))
+            places[: len(chosen)] = [rare[n] for n in chosen]
         return self.collect(places, [self._choose(p, rng, room, weights) for p in places])
 
     def _choose(

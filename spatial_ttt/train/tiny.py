@@ -37,6 +37,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m spatial_ttt.train.tiny", description=__doc__)
+    _add_run(parser)
+    _add_machine(parser)
+    _add_model(parser)
+    _add_steps(parser)
+    _add_clips(parser)
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=float, default=8.0, help="wall-clock budget, all included"
     )
@@ -49,22 +58,36 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", type=Path, help="folder of an earlier run: weights and tokenizer"
     )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--eval-clips", type=int, default=160)
+    parser.add_argument("--eval-every", type=float, default=75.0, help="seconds")
+    parser.add_argument(
+        "--max-steps", type=int, default=0, help="stop after so many steps (0: by time)"
+    )
+    parser.add_argument("--smoke", action="store_true", help="a tiny run on a CPU, under a minute")
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    parser.add_argument("--workers", type=int, default=14)
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="compile the token-wise parts (default: on a GPU)",
+    )
+    parser.add_argument(
+        "--kernels", choices=["auto", "reference", "triton"], help="see spatial_ttt.model.kernels"
+    )
+    parser.add_argument(
+        "--show-syncs", action="store_true", help="warn of what makes the host wait for the GPU"
+    )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="tiny")
     parser.add_argument(
         "--ttt", action="append", default=[], metavar="KEY=VALUE", help="change a TTT field"
-    )
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=14)
-    parser.add_argument("--clips", type=int, default=64, help="clips a step")
-    parser.add_argument(
-        "--micro", type=int, default=0, help="clips a forward pass (0: all of a step)"
-    )
-    parser.add_argument("--branches", type=int, default=16, help="questions of each clip a step")
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument(
-        "--no-muon-optimizer", action="store_true", help="AdamW for all slow weights"
     )
     parser.add_argument(
         "--gate-bias",
@@ -88,12 +111,26 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("FROM", "UNTIL"),
         help="progress between which the window shrinks",
     )
-    parser.add_argument("--warmup", type=int, default=100, help="steps to the peak learning rate")
+
+
+def _add_steps(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clips", type=int, default=64, help="clips a step")
     parser.add_argument(
-        "--compile",
-        action=argparse.BooleanOptionalAction,
-        help="compile the token-wise parts (default: on a GPU)",
+        "--micro", type=int, default=0, help="clips a forward pass (0: all of a step)"
     )
+    parser.add_argument("--branches", type=int, default=16, help="questions of each clip a step")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument(
+        "--no-muon-optimizer", action="store_true", help="AdamW for all slow weights"
+    )
+    parser.add_argument("--warmup", type=int, default=100, help="steps to the peak learning rate")
+    parser.add_argument("--dense", type=float, default=0.5, help="weight of the dense read-outs")
+    parser.add_argument(
+        "--blind-every", type=int, default=12, help="every so many steps without video"
+    )
+
+
+def _add_clips(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan", default="full", help="curriculum: full, easy, look, home or smoke"
     )
@@ -103,23 +140,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--capacity", type=int, default=8192, help="clips kept on the device")
     parser.add_argument("--samples", type=int, default=1, help="rays a side per pixel")
     parser.add_argument("--fresh", type=float, default=0.3, help="new clips per clip trained on")
-    parser.add_argument("--eval-clips", type=int, default=160)
-    parser.add_argument("--eval-every", type=float, default=75.0, help="seconds")
-    parser.add_argument(
-        "--max-steps", type=int, default=0, help="stop after so many steps (0: by time)"
-    )
-    parser.add_argument("--dense", type=float, default=0.5, help="weight of the dense read-outs")
-    parser.add_argument(
-        "--blind-every", type=int, default=12, help="every so many steps without video"
-    )
-    parser.add_argument(
-        "--kernels", choices=["auto", "reference", "triton"], help="see spatial_ttt.model.kernels"
-    )
-    parser.add_argument(
-        "--show-syncs", action="store_true", help="warn of what makes the host wait for the GPU"
-    )
-    parser.add_argument("--smoke", action="store_true", help="a tiny run on a CPU, under a minute")
-    return parser
 
 
 def smoke(chosen: argparse.Namespace) -> argparse.Namespace:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spatial_ttt.errors import DataError
 from spatial_ttt.train.clip_types import KINDS, ClipSpec, Exchanges, Facts, Record, categories
-from spatial_ttt.train.ring import LABEL_STRIDE, ClipRing, kind_weights
+from spatial_ttt.train.ring import LABEL_STRIDE, RARE, ClipRing, kind_weights
 from tests.train import clips
 
 SPEC = ClipSpec(num_slots=1, fps=2.0, width=32, height=32)
@@ -125,6 +125,22 @@ def test_a_kind_without_weight_is_asked_only_where_there_is_nothing_else() -> No
     assert set(seeds) == {1, 2}
     assert (batch.kind[seeds == 1] == COUNT).all()
     assert (batch.kind[seeds == 2] == DENSE).all()
+
+
+def test_clips_with_a_rare_question_come_more_often() -> None:
+    ring = filled(*(record(n, (RARE, COUNT) if n == 7 else (COUNT,)) for n in range(20)))
+    weights = kind_weights({"object_counting": 1.0, "obj_appearance_order": 1.0})
+    rng = np.random.default_rng(0)
+    batch = ring.batch(rng, 4000, 100, weights)
+    share = (batch.frames[:, 0, 0, 0, 0] == 7).float().mean().item()
+    # four times as often as in the ring, and among the others as often as any
+    assert share == pytest.approx(0.2 + 0.8 / 20, abs=0.03)
+    plain = ring.batch(rng, 4000, 100, kind_weights({"object_counting": 1.0}))
+    assert (plain.frames[:, 0, 0, 0, 0] == 7).float().mean().item() == pytest.approx(
+        0.05, abs=0.015
+    )
+    ring.reserve(8)
+    assert not ring.rare
 
 
 def test_an_empty_ring_says_so() -> None:
