@@ -25,7 +25,7 @@ from spatial_ttt.model.kv_cache import append
 from spatial_ttt.model.state import DecoderState, Tokens, TTTState, own, tensors
 from spatial_ttt.model.ttt import AnchorCache
 
-MAX_GRAPHS = 4  # per layer; the oldest gives way
+MAX_GRAPHS = 4  # kinds of pieces per layer
 Result = TypeVar("Result")
 
 
@@ -65,39 +65,50 @@ class Graphs:
         self.pool = torch.cuda.graph_pool_handle() if self.is_on else None
 
     def capture(self, work: Callable[[], Result]) -> Callable[[], Result]:
-        """The same work, replayed; it may read and write tensors of fixed address only."""
+        """The same work, replayed; it may read and write tensors of fixed address only.
+
+        The first call does it as it is, so that nothing has to be compiled while capturing.
+        """
         if not self.is_on:
             return work
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
-            result = work()
+        graph: torch.cuda.CUDAGraph | None = None
+        captured: list[Result] = []
 
-        def replay() -> Result:
-            graph.replay()
+        def run() -> Result:
+            nonlocal graph
+            if graph is not None:
+                graph.replay()
+                return captured[0]
+            result = work()
+            fresh = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(fresh, pool=self.pool):
+                captured.append(work())
+            graph = fresh
             return result
 
-        return replay
+        return run
 
 
 @dataclass
 class SteadyTTT:
     """A TTT layer with its state at a fixed place.
 
-    Work on pieces of one kind is done plainly once, which compiles and caches what it needs, and captured
-    the second time.
+    `home` is that place: the tensors that captured work reads and writes. A state of other shapes (a video that
+    just began, another stream) lies elsewhere, and comes home as soon as its shapes are home's again: the
+    captured work stays good. Work on pieces of one kind is done plainly once and captured the second time.
     """
 
     layer: TTTLayer
     buffers: Buffers
     graphs: Graphs
     state: TTTState | None = None
+    home: TTTState | None = None
     border: Tensor | None = None
     known: dict[Any, Callable[[], Tokens] | None] = field(default_factory=dict)
 
     def load(self, state: TTTState | None) -> None:
-        """Take a state over, as a copy."""
-        self.known.clear()
-        self.state = None if state is None else own(state)
+        """Take a state over; it is copied home, or left as it is until it is settled there."""
+        self.state = None if state is None else self._settle(state)
 
     def push(self, tokens: Tokens, *, needs_output: bool = True) -> Tokens:
         """The layer's step; `needs_output` is for anchors."""
@@ -111,16 +122,15 @@ class SteadyTTT:
         if key not in self.known:
             ready = self._plainly(tokens)
             if _signature(self.state, tokens, config) == steady:
-                self._remember(key, None)
+                self._make_home()
+                _keep(self.known, key, None)
             return ready
         count, tokens = tokens.length, self.buffers.put_tokens("in", tokens)
         if self.border is None:
             self.border = torch.zeros((), dtype=torch.long, device=tokens.hidden.device)
         self.border.fill_(room)
-        work = self.known[key]
-        if work is None:
-            work = self._capture(tokens, crosses)
-            self._remember(key, work)
+        work = self.known[key] or self._capture(tokens, crosses)
+        _keep(self.known, key, work)
         ready = work()
         left = count - room if crosses else self.state.fast.num_tokens + count
         self.state = self.state._replace(fast=self.state.fast._replace(num_tokens=left))
@@ -128,23 +138,27 @@ class SteadyTTT:
 
     def _plainly(self, tokens: Tokens) -> Tokens:
         ready, new = self.layer(tokens, self.state)
-        self._hold(cast(TTTState, new))
+        self.state = self._settle(cast(TTTState, new))
         return cast(Tokens, ready)
 
-    def _hold(self, state: TTTState) -> None:
-        """Keep a state: at the old place if its tensors have the old shapes."""
-        if self.state is None or _shapes(self.state) != _shapes(state):
-            self.known.clear()
-            self.state = own(state)
-            return
-        places = list(tensors(self.state))
-        _copy(places, list(tensors(state)))
-        self.state = cast(TTTState, _with_tensors(state, iter(places)))
+    def _settle(self, state: TTTState) -> TTTState:
+        """The same state, each part of it at home whose tensors have home's shapes."""
+        if self.home is None:
+            return state
+        parts: list[Any] = []
+        for new, old in zip(state, self.home, strict=True):
+            if _shapes(new) == _shapes(old):
+                places = list(tensors(old))
+                _copy(places, list(tensors(new)))
+                new = _with_tensors(new, iter(places))
+            parts.append(new)
+        return TTTState(*parts)
 
-    def _remember(self, key: Any, work: Callable[[], Tokens] | None) -> None:
-        self.known[key] = work
-        if len(self.known) > MAX_GRAPHS:
-            del self.known[next(iter(self.known))]
+    def _make_home(self) -> None:
+        """Settle where the state is now, with tensors that nobody else holds; other captured work is over."""
+        if self.home is None or _shapes(self.home) != _shapes(self.state):
+            self.known.clear()
+            self.home = self.state = own(self.state)
 
     def _capture(self, tokens: Tokens, crosses: bool) -> Callable[[], Tokens]:
         state, border = self.state, self.border
@@ -187,21 +201,7 @@ class SteadyAnchor:
 
     def push(self, tokens: Tokens, *, needs_output: bool = True) -> Tokens:
         """The layer's step; without output only its keys and values are kept."""
-        key = (tokens.layout, tokens.hidden.shape, tokens.deepstack is not None, needs_output)
-        tokens = self.buffers.put_tokens("in", tokens)
-        shape = (*tokens.hidden.shape[:2], self.layer.self_attn.o_proj.in_features)
-        attended = self.buffers.like("attended", tokens.hidden.new_empty(shape))
-        before, after = partial(self._before, tokens), partial(self._after, tokens, attended)
-        if key in self.known:
-            found = self.known[key]
-            if found is None:
-                found = (self.graphs.capture(before), self.graphs.capture(after))
-            self.known[key] = found
-            before, after = found  # type: ignore[assignment]
-        else:
-            self.known[key] = None
-            if len(self.known) > MAX_GRAPHS:
-                del self.known[next(iter(self.known))]
+        before, attended, after = self._steps(tokens)
         query, keys, values = before()
         keys, values = keys.clone(), values.clone()  # the cache may keep them as they are
         if not needs_output and not isinstance(self.cache, BoundedCache):
@@ -209,7 +209,21 @@ class SteadyAnchor:
             return tokens
         out, self.cache = self.layer.self_attn.remember(query, keys, values, self.cache)
         attended.copy_(out)
-        return after()
+        return cast(Tokens, after())
+
+    def _steps(self, tokens: Tokens) -> tuple[Callable[[], Any], Tensor, Callable[[], Any]]:
+        """What comes before attention, where its result goes, and what comes after."""
+        tokens = self.buffers.put_tokens("in", tokens)
+        shape = (*tokens.hidden.shape[:2], self.layer.self_attn.o_proj.in_features)
+        attended = self.buffers.like("attended", tokens.hidden.new_empty(shape))
+        before, after = partial(self._before, tokens), partial(self._after, tokens, attended)
+        key = (tokens.layout, tokens.hidden.shape, _count(tokens.deepstack))
+        if key not in self.known or not tokens.length:
+            _keep(self.known, key, None)
+            return before, attended, after
+        steps = self.known[key] or (self.graphs.capture(before), self.graphs.capture(after))
+        _keep(self.known, key, steps)
+        return steps[0], attended, steps[1]
 
     def _before(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
         attention, put = self.layer.self_attn, self.buffers.put
@@ -223,7 +237,12 @@ class SteadyAnchor:
 
 
 class SteadyDecoder:
-    """A decoder that owns one stream's state and pushes pieces through it."""
+    """A decoder that owns one stream's state and pushes pieces through it.
+
+    Not atomic: pieces write over the state. A piece that the first layer refuses changes nothing; one that
+    fails further on leaves the layers apart (`is_torn`), and only `load` helps. Whoever must go back keeps an
+    `export` of the moment before.
+    """
 
     def __init__(self, decoder: HybridDecoder) -> None:
         device = decoder.norm.weight.device
@@ -235,41 +254,72 @@ class SteadyDecoder:
             else SteadyAnchor(cast(AnchorLayer, layer), buffers, graphs)
             for layer in decoder.layers
         ]
-        self.num_tokens = self.position = 0
+        self.num_tokens = self.position = 0  # the position is the caller's, as in `HybridDecoder`
+        self.is_torn = False
 
     @torch.no_grad()
     def load(self, state: DecoderState) -> None:
-        """Take a stream's state over; the given state stays as it is."""
+        """Take a stream's state over; the given state stays as it is.
+
+        What was captured stays good: a state of the same shapes is copied to where the last one lay.
+        """
+        self.is_torn = True
         for layer, past in zip(self.layers, state.layers, strict=True):
             layer.load(cast(Any, past))
         self.num_tokens, self.position = state.num_tokens, state.position
+        self.is_torn = False
+
+    def swap(self, state: DecoderState) -> DecoderState:
+        """Turn to another stream: load its state, return that of the stream so far (two copies of a state).
+
+        So one engine, with one set of captured work, serves streams of equal shapes piece by piece.
+        """
+        past = self.export()
+        self.load(state)
+        return past
 
     @torch.no_grad()
     def push(self, tokens: Tokens, *, needs_output: bool = True) -> Tokens:
         """Push a piece through all layers; returns the determined tokens after the final norm.
 
         Without output a last anchor only keeps its keys and values, and the returned tokens mean nothing.
+        Raises SessionError after a piece that failed half-way.
         """
         if torch.is_inference_mode_enabled():
             raise SessionError("a steady decoder runs under no_grad, not inference_mode")
-        self.num_tokens += tokens.length
-        last = len(self.layers) - 1
+        self._check_whole()
+        count, last = tokens.length, len(self.layers) - 1
         for number, layer in enumerate(self.layers):
             if not tokens.layout:  # held back: the others have nothing to do
                 break
             tokens = layer.push(tokens, needs_output=needs_output or number < last)
+            self.is_torn = True
+        self.is_torn = False
+        self.num_tokens += count
         if not needs_output:
             return tokens
         return tokens._replace(hidden=self.decoder.norm(tokens.hidden))
 
+    def view(self) -> DecoderState:
+        """The stream's state as it lies, not copied: the next piece writes over it."""
+        self._check_whole()
+        layers = tuple(
+            layer.cache if isinstance(layer, SteadyAnchor) else layer.state for layer in self.layers
+        )
+        return DecoderState(layers, self.position, self.num_tokens)
+
     @torch.no_grad()
     def export(self) -> DecoderState:
         """The stream's state, as a copy that later pieces leave alone."""
-        layers = tuple(
-            layer.cache if isinstance(layer, SteadyAnchor) else own(layer.state)
-            for layer in self.layers
-        )
-        return DecoderState(layers, self.position, self.num_tokens)
+        state = self.view()
+        layers = (own(s) if isinstance(s, TTTState) else s for s in state.layers)
+        return state._replace(layers=tuple(layers))
+
+    def _check_whole(self) -> None:
+        if self.is_torn:
+            raise SessionError(
+                "a piece failed half-way and left the layers apart; load a state from before it"
+            )
 
 
 def _signature(state: TTTState, tokens: Tokens, config: TTTConfig) -> Any:
@@ -290,8 +340,20 @@ def _copy(places: list[Tensor], values: list[Tensor]) -> None:
     if len(places) != len(values):
         raise SessionError(f"a steady state has {len(places)} tensors, its next one {len(values)}")
     pairs = [(to, value) for to, value in zip(places, values, strict=True) if to is not value]
+    taken = {
+        to.data_ptr() for to in places
+    }  # copies run side by side: read no place that is written
+    pairs = [(to, value.clone() if value.data_ptr() in taken else value) for to, value in pairs]
     if pairs:
         torch._foreach_copy_([to for to, _ in pairs], [value for _, value in pairs])
+
+
+def _keep(known: dict[Any, Any], key: Any, value: Any) -> None:
+    """Keep captured work as the latest used; what was not used for longest gives way."""
+    known.pop(key, None)
+    known[key] = value
+    if len(known) > MAX_GRAPHS:
+        del known[next(iter(known))]
 
 
 def _count(deepstack: Tensor | None) -> int:
