@@ -41,7 +41,9 @@ def test_every_question_type_is_asked_and_dense_facts_as_much_as_said() -> None:
     assert {kind: stage.weights[kind] for kind in QUESTION_TYPES} == {
         kind: EMPHASIS.get(kind, 1.0) for kind in QUESTION_TYPES
     }
-    assert [stage.weights[kind] for kind in DENSE_KINDS] == [2.0, 2.0, 4.0]
+    dense = {kind: stage.weights[kind] for kind in DENSE_KINDS}
+    assert dense == {kind: 2.0 * EMPHASIS.get(kind, 1.0) for kind in DENSE_KINDS}
+    assert dense["dense_view"] == 2.0 and dense["dense_first"] == 4.0
     assert set(EMPHASIS) < {*QUESTION_TYPES, *DENSE_KINDS}
 
 
