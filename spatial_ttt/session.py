@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +28,10 @@ from spatial_ttt.model.kv_cache import KVCache, release
 from spatial_ttt.model.layout import END, Layout, join_all, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState, layer_bytes
+from spatial_ttt.model.vision import VisionTokens
 from spatial_ttt.processor import Processor
 from spatial_ttt.snapshot import load_snapshot, save_snapshot
+from spatial_ttt.steady_stream import SteadyStream
 from spatial_ttt.stream_state import StreamState
 from spatial_ttt.video.frame import Frame, check_frame
 
@@ -69,6 +72,13 @@ class StreamingSession:
     `slots_per_piece` slots are encoded and decoded together when that many are at hand; any value
     gives the same answers. `anchors` bounds what the anchors keep (None: everything). `max_bytes`
     refuses frames that would grow the state beyond it.
+
+    `steady` watches with captured work that writes over the state (see `model.steady`): the same answers, faster
+    on a GPU once pieces repeat. The state is copied out when it is asked for (`state`, `ask`, `fork`,
+    `snapshot`), once per moment. A piece that fails leaves any session as it was, with one exception: where it
+    fails half-way through a steady decoder (the device's memory is full) and nobody had the state copied out
+    since the last piece, the session is lost. SessionError says so, then and at every later use but `close`.
+    With `max_bytes` the state is copied out before each piece, so a refused piece is always undone.
     """
 
     def __init__(
@@ -79,6 +89,7 @@ class StreamingSession:
         slots_per_piece: int = 4,
         max_bytes: int | None = None,
         anchors: AnchorPolicy | None = None,
+        steady: bool = False,
     ) -> None:
         self.model = model
         self.processor = processor
@@ -87,13 +98,27 @@ class StreamingSession:
         self.anchors = anchors
         self.timings = Timings()
         self._state = StreamState(model.decoder.start(anchors), None, None, None, 0, 0)
+        self._steady = SteadyStream(model) if steady else None
         self._lock = threading.Lock()
         self._watching = threading.Lock()
         self._is_closed = False
 
     @property
     def state(self) -> StreamState:
-        """The stream's state now."""
+        """The stream's state now; immutable, whatever comes later."""
+        steady = self._steady
+        if steady is None:
+            return self._seen
+        with self._lock:
+            state = self._seen
+            decoder = steady.settle(state.decoder)
+            if decoder is not state.decoder:
+                self._state = state._replace(decoder=decoder)
+            return self._state
+
+    @property
+    def _seen(self) -> StreamState:
+        """The same without a copy: of a steady session's decoder only a view."""
         self._check_open()
         return self._state
 
@@ -109,7 +134,7 @@ class StreamingSession:
             raise SessionError(
                 "frames are being watched already; give one session its frames from one place at a time"
             )
-        before = self.state.num_slots
+        before = self._seen.num_slots
         try:
             self._watch_all(frames)
         finally:
@@ -117,7 +142,7 @@ class StreamingSession:
         return self._state.num_slots - before
 
     def _watch_all(self, frames: Iterable[Frame]) -> None:
-        ahead = self.state  # with the frames that were accepted but not pushed yet
+        ahead = self._seen  # with the frames that were accepted but not pushed yet
         slots: list[tuple[Frame, Frame]] = []
         try:
             for frame in frames:
@@ -158,12 +183,14 @@ class StreamingSession:
     def _watch(self, ahead: StreamState, slots: list[tuple[Frame, Frame]]) -> StreamState:
         """Push slots and make `ahead`, the state that counts their frames, the session's own."""
         with self._lock, torch.no_grad():
-            self._check_open()
-            decoder = ahead.decoder
+            past = decoder = self._seen.decoder
+            if self._steady is not None and self.max_bytes is not None:
+                past = decoder = self._steady.settle(past)  # the way back
+                self._state = self._state._replace(decoder=past)
             if slots:
-                decoder, _ = self._push(decoder, slots, ())
+                decoder = self._advance(past, slots)
             if self.max_bytes is not None and decoder.num_bytes > self.max_bytes:
-                self._give_back(decoder, ahead.decoder)
+                self._give_back(decoder, past)
                 raise BudgetError(
                     f"the state would grow to {decoder.num_bytes} bytes, the budget is {self.max_bytes}; "
                     f"snapshot and close the session, or raise the budget"
@@ -171,15 +198,32 @@ class StreamingSession:
             self._state = ahead._replace(decoder=decoder, num_slots=ahead.num_slots + len(slots))
             return self._state
 
+    def _advance(self, past: DecoderState, slots: list[tuple[Frame, Frame]]) -> DecoderState:
+        """The decoder's state after these slots; of a steady session a view."""
+        piece = self._piece(past.num_tokens == 0, slots, ())
+        with self._timed("decoder"):
+            if self._steady is not None:
+                return self._steady.push(past, *piece)
+            return self.model.decode_piece(*piece, past)[1]
+
     def _push(
         self, state: DecoderState, slots: list[tuple[Frame, Frame]], tail: tuple[int, ...]
     ) -> tuple[DecoderState, torch.Tensor]:
-        """Feed slots; with `tail` ids the video ends and the question follows.
+        """Feed slots, the end of the video and a question on a fork.
 
         Returns the new state and the hidden states [1, L, D] that are determined now.
         """
+        piece = self._piece(state.num_tokens == 0, slots, tail)
+        with self._timed("decoder"):
+            done, state = self.model.decode_piece(*piece, state)
+        return state, done.hidden
+
+    def _piece(
+        self, is_first: bool, slots: list[tuple[Frame, Frame]], tail: tuple[int, ...]
+    ) -> tuple[torch.Tensor, Layout, VisionTokens | None]:
+        """Ids [1, L], layout and vision tokens of slots; with `tail` ids the video ends and they follow."""
         device = self.model.device
-        ids: list[int] = list(self.processor.prefix_ids) if state.num_tokens == 0 else []
+        ids: list[int] = list(self.processor.prefix_ids) if is_first else []
         layouts: list[Layout] = [(text(len(ids)),)] if ids else []
         vision = None
         if slots:
@@ -198,10 +242,7 @@ class StreamingSession:
         if tail:
             ids += tail
             layouts.append((END, text(len(tail))))
-        with self._timed("decoder"):
-            piece = torch.tensor([ids], device=device)
-            done, state = self.model.decode_piece(piece, join_all(layouts), vision, state)
-        return state, done.hidden
+        return torch.tensor([ids], device=device), join_all(layouts), vision
 
     def ask(self, question: str, decoding: Decoding | None = None) -> Iterator[str]:
         """Answer about everything seen so far, as pieces of text; the stream is left untouched.
@@ -262,6 +303,7 @@ class StreamingSession:
             slots_per_piece=self.slots_per_piece,
             max_bytes=self.max_bytes,
             anchors=self.anchors,
+            steady=self._steady is not None,
         )
         twin._state = state
         twin._lock = self._lock  # the anchors' buffers are shared until one of them appends
@@ -280,19 +322,21 @@ class StreamingSession:
         *,
         slots_per_piece: int = 4,
         max_bytes: int | None = None,
+        steady: bool = False,
     ) -> StreamingSession:
         """Open a session where a snapshot left off, bit for bit.
 
         Raises CheckpointError for a damaged file or one of another model.
         """
         state = load_snapshot(Path(path), model)
-        session = cls(model, processor, slots_per_piece=slots_per_piece, max_bytes=max_bytes)
+        options: dict[str, Any] = {"slots_per_piece": slots_per_piece, "max_bytes": max_bytes}
+        session = cls(model, processor, steady=steady, **options)
         session._state = state
         return session
 
     def stats(self) -> SessionStats:
         """Counts, seconds and bytes."""
-        state = self.state
+        state = self._seen
         anchors = sum(
             layer_bytes(s) for s in state.decoder.layers if isinstance(s, KVCache | BoundedCache)
         )
@@ -311,6 +355,7 @@ class StreamingSession:
         with self._lock:
             self._is_closed = True
             self._state = StreamState(self.model.decoder.start(), None, None, None, 0, 0)
+            self._steady = None
 
     def __enter__(self) -> StreamingSession:
         return self
@@ -321,6 +366,9 @@ class StreamingSession:
     def _check_open(self) -> None:
         if self._is_closed:
             raise SessionClosed("the session is closed; open a new one or restore a snapshot")
+        steady = self._steady
+        if steady is not None:
+            steady.check(self._state.decoder)
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
