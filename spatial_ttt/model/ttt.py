@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,8 +21,8 @@ from spatial_ttt.model import fused_attention
 from spatial_ttt.model.attention import attend, attend_past, keep_window, last
 from spatial_ttt.model.bounded_cache import BoundedCache, attend_bounded
 from spatial_ttt.model.configuration import TTTConfig, state_dtype
-from spatial_ttt.model.convolution import convolve_slots, dirac, take_tokens
-from spatial_ttt.model.holding import Plan, Stretch, plan
+from spatial_ttt.model.convolution import dirac
+from spatial_ttt.model.holding import Plan, plan
 from spatial_ttt.model.kernels import mixing, resolve_backend, shaping
 from spatial_ttt.model.kv_cache import KVCache, append
 from spatial_ttt.model.layers import RMSNorm, linear_together, rotate
@@ -39,6 +39,7 @@ from spatial_ttt.model.state import (
     own,
     slice_tokens,
 )
+from spatial_ttt.model.stream_convolution import convolve_released
 
 UNIT_EPS = 1e-5
 AnchorCache = KVCache | BoundedCache
@@ -240,66 +241,10 @@ class TTTAttention(Attention):
         self, fast: Tensor, plan: Plan, context: Context | None
     ) -> tuple[Tensor, Context | None]:
         """Convolve the slots a plan releases; fast [B, queue, 3 D] -> [B, released, 3 D]."""
-        kept = context if plan.keeps_context else None
         if not plan.stretches:
-            return fast[:, : plan.released], kept
+            return fast[:, : plan.released], context if plan.keeps_context else None
         weight = torch.cat((self.conv_q.weight, self.conv_k.weight, self.conv_v.weight))
-        if plan.is_regular and shaping.applies(fast):
-            return self._convolve_in_place(fast, plan, context, weight)
-        released = fast[:, : plan.released]
-        for stretch in plan.stretches:
-            slots = self._with_context(fast, stretch, context)
-            height, width = stretch.grid
-            index = _token_index(stretch.starts, height * width, fast.device)
-            released = released.index_copy(1, index, convolve_slots(slots, weight).flatten(1, 3))
-            if stretch.stays_open:
-                keep = slots[:, -2:-1] if self.config.convolution == "centred" else slots[:, -2:]
-                kept = Context(keep if torch.is_grad_enabled() else keep.clone(), stretch.grid)
-        return released, kept
-
-    def _convolve_in_place(
-        self, fast: Tensor, plan: Plan, context: Context | None, weight: Tensor
-    ) -> tuple[Tensor, Context | None]:
-        """The same for slots at equal distances, without copying them together."""
-        from spatial_ttt.model.kernels import stream_convolution_triton as kernel
-
-        fast = fast.contiguous()
-        released = torch.empty_like(fast[:, : plan.released])
-        between = _gaps(plan, fast.device)
-        if between is not None:
-            released[:, between] = fast[:, between]
-        kept = context if plan.keeps_context else None
-        taps = kernel.taps_of(weight)
-        behind = 1 if self.config.convolution == "centred" else 2
-        for stretch in plan.stretches:
-            starts, (height, width) = stretch.starts, stretch.grid
-            past = context.slots if stretch.follows and context is not None else None
-            if past is not None and past.shape[1] < behind:
-                past = past.expand(-1, behind, -1, -1, -1)
-            present = len(starts) + (stretch.next_start is not None)
-            slots = kernel.Slots(starts[0], stretch.spacing, len(starts), present, stretch.grid)
-            kernel.convolve_into(released, fast, slots, past, taps, behind)
-            if stretch.stays_open:
-                last = [fast[:, at : at + height * width] for at in starts[-behind:]]
-                keep = torch.stack(last, dim=1).unflatten(2, (height, width))
-                if keep.shape[1] < behind:
-                    keep = torch.cat((keep if past is None else past[:, -1:], keep), dim=1)
-                kept = Context(keep, stretch.grid)
-        return released, kept
-
-    def _with_context(self, fast: Tensor, stretch: Stretch, context: Context | None) -> Tensor:
-        """[B, T + 2, h, w, 3 D]: the released slots between their neighbours in time."""
-        height, width = stretch.grid
-        ahead = () if stretch.next_start is None else (stretch.next_start,)
-        index = _token_index(stretch.starts + ahead, height * width, fast.device)
-        slots = take_tokens(fast, index).unflatten(1, (-1, height, width))
-        before = slots[:, :1] if not stretch.follows or context is None else context.slots
-        if self.config.convolution == "causal":
-            return torch.cat(
-                (before if before.shape[1] == 2 else before.expand(-1, 2, -1, -1, -1), slots), dim=1
-            )
-        after = () if ahead else (slots[:, -1:],)
-        return torch.cat((before, slots, *after), dim=1)
+        return convolve_released(fast, plan, context, weight, self.config.convolution == "centred")
 
     def mix(
         self,
@@ -420,20 +365,3 @@ def _heads(x: Tensor, dim: int) -> Tensor:
 def _unit(x: Tensor) -> Tensor:
     exact = x.to(state_dtype(x.dtype))
     return (exact / (exact.norm(dim=-1, keepdim=True) + UNIT_EPS)).to(x.dtype)
-
-
-@lru_cache(maxsize=4096)
-def _gaps(plan: Plan, device: torch.device) -> Tensor | None:
-    """Indices of the released tokens that no stretch convolves; None: there are none."""
-    inside = torch.zeros(plan.released, dtype=torch.bool)
-    for stretch in plan.stretches:
-        for start in stretch.starts:
-            inside[start : start + stretch.grid[0] * stretch.grid[1]] = True
-    return None if bool(inside.all()) else (~inside).nonzero()[:, 0].to(device)
-
-
-@lru_cache(maxsize=4096)
-def _token_index(starts: tuple[int, ...], size: int, device: torch.device) -> Tensor:
-    """Indices of the tokens of slots that begin at `starts`; kept, since patterns repeat."""
-    with torch.inference_mode(False):  # else the kept tensor could not be used in training
-        return (torch.tensor(starts)[:, None] + torch.arange(size)).flatten().to(device)

@@ -31,6 +31,14 @@ def _scaled(x, scale, offset):
     return (rounded + offset.to(tl.float32)).to(x.dtype)
 
 
+@triton.jit
+def _store_scaled(place, scales, width, c, channel, inside, x):
+    """Store x * scale + offset per channel; the offsets lie `width` after the scales."""
+    by = tl.load(scales + c, mask=channel, other=0.0)[None, :]
+    shift = tl.load(scales + width + c, mask=channel, other=0.0)[None, :]
+    tl.store(place, _scaled(x, by, shift), mask=inside)
+
+
 @triton.jit(do_not_specialize=["rows", "length"])
 def _heads(
     qkv, rope, q_weight, k_weight, scales, out_q, out_k, out_v, fast, rows, length, stride_b, stride_l, rope_b,
@@ -68,12 +76,11 @@ def _heads(
             tl.store(out_q + at, turned_x, mask=inside)
             tl.store(out_q + at + HALF, turned_y, mask=inside)
             if HAS_FAST:
-                for part in tl.static_range(2):
-                    to = head * (2 * HALF) + part * HALF
-                    value = first if part == 0 else second
-                    by = tl.load(scales + to + c, mask=channel, other=0.0)[None, :]
-                    shift = tl.load(scales + width + to + c, mask=channel, other=0.0)[None, :]
-                    tl.store(into + to, _scaled(value, by, shift), mask=inside)
+                to = head * (2 * HALF)
+                _store_scaled(into + to, scales + to, width, c, channel, inside, first)
+                _store_scaled(
+                    into + to + HALF, scales + to + HALF, width, c, channel, inside, second
+                )
         else:
             kv = head - HEADS
             at = ((batch * KV_HEADS + kv) * length + token)[:, None] * (2 * HALF) + c[None, :]
@@ -81,14 +88,10 @@ def _heads(
             tl.store(out_k + at + HALF, turned_y, mask=inside)
             if HAS_FAST:
                 for group in tl.static_range(groups):
-                    for part in tl.static_range(2):
-                        to = (kv * groups + group) * (2 * HALF) + part * HALF
-                        value = first if part == 0 else second
-                        by = tl.load(scales + 2 * width + to + c, mask=channel, other=0.0)[None, :]
-                        shift = tl.load(scales + 3 * width + to + c, mask=channel, other=0.0)[
-                            None, :
-                        ]
-                        tl.store(into + width + to, _scaled(value, by, shift), mask=inside)
+                    to = (kv * groups + group) * (2 * HALF)
+                    by, place = scales + 2 * width + to, into + width + to
+                    _store_scaled(place, by, width, c, channel, inside, first)
+                    _store_scaled(place + HALF, by + HALF, width, c, channel, inside, second)
     else:
         kv = head - HEADS - KV_HEADS
         at = ((batch * KV_HEADS + kv) * length + token)[:, None] * (2 * HALF) + c[None, :]

@@ -9,27 +9,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Function = Callable[..., Tensor | tuple[Tensor, ...]]
-
-
-class Check(NamedTuple):
-    """One comparison: `fast(*inputs)` against `plain(*inputs in float64)`."""
-
-    name: str
-    fast: Function
-    plain: Function
-    inputs: Sequence[Tensor]
-    limit: float
-    has_gradients: bool = True
+from tests.model.kernels.check import Check, Function
+from tests.model.kernels.layer_checks import decoder, streaming
 
 
 def newton_schulz(device: torch.device) -> Iterator[Check]:
@@ -181,72 +169,6 @@ def scan(device: torch.device) -> Iterator[Check]:
         )
 
 
-def decoder(device: torch.device) -> Iterator[Check]:
-    """All kernels in their places: two layers over a clip of several chunks, plain and checkpointed."""
-    from torch.func import functional_call
-
-    from spatial_ttt.model.decoder import HybridDecoder
-    from spatial_ttt.model.kernels import request_backend
-    from spatial_ttt.model.layout import END, slot, text
-    from spatial_ttt.presets import _small
-
-    size = {"hidden": 64, "mlp": 32, "layers": 2, "heads": 2, "vocab": 8}
-    tower = {"hidden": 16, "mlp": 32, "depth": 1, "heads": 2, "positions": 16, "taps": [0]}
-    ttt = {"num_fast_heads": 2, "chunk_size": 16, "newton_schulz_dtype": "float32"}
-    config = _small(size, tower, None, ttt | {"layer_pattern": ("ttt", "anchor")})
-    layout = (text(3), slot(2, 3), text(2), slot(2, 3), text(2), slot(2, 3), END, text(15))
-    model = HybridDecoder(config.text_config, config.ttt_config).to(device).train()
-    # Muon forgets the size of a write: the gradient of lr_proj.bias is rounding noise.
-    names = [
-        name
-        for name, _ in model.named_parameters()
-        if "embed" not in name and "lr_proj.bias" not in name
-    ]
-    parameters = [p.detach() + 0.02 * torch.randn_like(p) for p in map(model.get_parameter, names)]
-    hidden = torch.randn(1, 40, 64, device=device)
-
-    def forward(module: HybridDecoder, hidden: Tensor) -> Tensor:
-        tokens, _ = module.tokens(hidden, layout, 0)
-        return module(tokens, module.start(), keep_state=False)[0].hidden
-
-    def run(backend: str) -> Function:
-        def call(hidden: Tensor, *values: Tensor) -> Tensor:
-            parts = {f"model.{k}": v for k, v in zip(names, values, strict=True)}
-            rest = {
-                f"model.{k}": v.detach().to(hidden.dtype)
-                for k, v in model.named_parameters()
-                if k not in names
-            }
-            with request_backend(backend):
-                return functional_call(_Call(model, forward), parts | rest, (hidden,))
-
-        return call
-
-    def run_checkpointed(hidden: Tensor) -> Tensor:
-        own = deepcopy(model).to(hidden.dtype)
-        own.gradient_checkpointing = hidden.dtype == torch.float32
-        with request_backend("triton" if own.gradient_checkpointing else "reference"):
-            out = forward(own, hidden)
-            # The layers run again inside the backward pass: it belongs into the block.
-            (grad,) = torch.autograd.grad(out.square().sum(), hidden)
-        return out.detach() + grad + 0 * hidden
-
-    yield Check("decoder", run("triton"), run("reference"), (hidden, *parameters), 1e-4)
-    yield Check("checkpointed decoder", run_checkpointed, run_checkpointed, (hidden,), 1e-4)
-
-
-class _Call(torch.nn.Module):
-    """A module whose call is a function of another module."""
-
-    def __init__(self, model: torch.nn.Module, function: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.model, self.function = model, function
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The function of the model."""
-        return self.function(self.model, *inputs)
-
-
 def scan_inputs(shape: Sequence[int], device: torch.device) -> list[Tensor]:
     """Query, key, value, lr, momentum and the three initial weights, as leaves of a graph."""
     batch, heads, length, size = shape
@@ -322,57 +244,6 @@ def shaping(device: torch.device) -> Iterator[Check]:
 
         fast: Function = lambda *x: kernel.turn_patches(*x, heads)  # noqa: B023, E731
         yield Check(f"patches {name}", fast, turn, (qkv, cos, sin), limit, False)
-
-
-def streaming(device: torch.device) -> Iterator[Check]:
-    """Pieces of a stream through two layers, without gradients: every kernel that streaming uses."""
-    from spatial_ttt.model.decoder import HybridDecoder
-    from spatial_ttt.model.kernels import request_backend
-    from spatial_ttt.model.layers import pack
-    from spatial_ttt.model.layout import END, slot, text
-    from spatial_ttt.presets import _small
-
-    tower = {"hidden": 16, "mlp": 32, "depth": 1, "heads": 2, "positions": 16, "taps": [0]}
-    size = {"hidden": 64, "mlp": 40, "layers": 2, "heads": 4, "vocab": 8}
-    pieces = (
-        (text(3), slot(2, 3), text(2), slot(2, 3)),
-        (text(2), slot(2, 3), text(2), slot(2, 3), text(2), slot(2, 3)),
-        (text(2), slot(2, 3), END, text(15)),
-    )
-    for convolution, packed in (("centred", True), ("causal", False)):
-        ttt = {"num_fast_heads": 2, "chunk_size": 16, "newton_schulz_dtype": "float32"}
-        ttt |= {"layer_pattern": ("ttt", "anchor"), "convolution": convolution}
-        config = _small(size, tower, None, ttt)
-        config.text_config.num_key_value_heads = 2
-        model = HybridDecoder(config.text_config, config.ttt_config).to(device).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter += 0.05 * torch.randn_like(parameter)
-        if packed:
-            attention = model.layers[0].self_attn
-            pack(attention, (attention.q_proj, attention.k_proj, attention.v_proj))
-            pack(attention, attention.rate_layers)
-            pack(model.layers[1].mlp, (model.layers[1].mlp.gate_proj, model.layers[1].mlp.up_proj))
-        inputs = [
-            torch.randn(2, sum(run.length for run in piece), 64, device=device) for piece in pieces
-        ]
-
-        def stream(*inputs: Tensor, backend: str, model: HybridDecoder = model) -> Tensor:
-            state, out = model.start(), []
-            with request_backend(backend):
-                for hidden, piece in zip(inputs, pieces, strict=True):
-                    tokens, position = model.tokens(hidden, piece, state.position)
-                    done, state = model(tokens, state._replace(position=position))
-                    out.append(done.hidden)
-            return torch.cat(out, dim=1)
-
-        def fast(*inputs: Tensor, run: Function = stream) -> Tensor:
-            return run(*inputs, backend="triton")
-
-        def plain(*inputs: Tensor, run: Function = stream) -> Tensor:
-            return run(*(x.float() for x in inputs), backend="reference")
-
-        yield Check(f"{convolution}, packed {packed}", fast, plain, inputs, 2e-5, False)
 
 
 CHECKS = {

@@ -1,0 +1,101 @@
+"""The convolution of a stream: the slots that a plan releases, where they lie among the tokens at hand.
+
+Shapes: fast [B, queue, C] are the tokens at hand, C channels of query, key and value together; `weight` is
+[C, 1, 3, 3, 3]. `is_centred` says whether a slot reads one slot ahead or only slots before it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from spatial_ttt.model.convolution import convolve_slots, take_tokens
+from spatial_ttt.model.holding import Plan, Stretch
+from spatial_ttt.model.kernels import shaping
+from spatial_ttt.model.state import Context
+
+
+def convolve_released(
+    fast: Tensor, plan: Plan, context: Context | None, weight: Tensor, is_centred: bool
+) -> tuple[Tensor, Context | None]:
+    """The released tokens [B, released, C], slots convolved and text as it was, and the context to carry on."""
+    if plan.is_regular and shaping.applies(fast):
+        return _in_place(fast, plan, context, weight, is_centred)
+    kept = context if plan.keeps_context else None
+    released = fast[:, : plan.released]
+    for stretch in plan.stretches:
+        slots = _with_context(fast, stretch, context, is_centred)
+        height, width = stretch.grid
+        index = _token_index(stretch.starts, height * width, fast.device)
+        released = released.index_copy(1, index, convolve_slots(slots, weight).flatten(1, 3))
+        if stretch.stays_open:
+            keep = slots[:, -2:-1] if is_centred else slots[:, -2:]
+            kept = Context(keep if torch.is_grad_enabled() else keep.clone(), stretch.grid)
+    return released, kept
+
+
+def _in_place(
+    fast: Tensor, plan: Plan, context: Context | None, weight: Tensor, is_centred: bool
+) -> tuple[Tensor, Context | None]:
+    """The same for slots at equal distances, without copying them together."""
+    from spatial_ttt.model.kernels import stream_convolution_triton as kernel
+
+    fast = fast.contiguous()
+    released = torch.empty_like(fast[:, : plan.released])
+    between = _gaps(plan, fast.device)
+    if between is not None:
+        released[:, between] = fast[:, between]
+    kept = context if plan.keeps_context else None
+    taps = kernel.taps_of(weight)
+    behind = 1 if is_centred else 2
+    for stretch in plan.stretches:
+        starts, (height, width) = stretch.starts, stretch.grid
+        past = context.slots if stretch.follows and context is not None else None
+        if past is not None and past.shape[1] < behind:
+            past = past.expand(-1, behind, -1, -1, -1)
+        present = len(starts) + (stretch.next_start is not None)
+        slots = kernel.Slots(starts[0], stretch.spacing, len(starts), present, stretch.grid)
+        kernel.convolve_into(released, fast, slots, past, taps, behind)
+        if stretch.stays_open:
+            last = [fast[:, at : at + height * width] for at in starts[-behind:]]
+            keep = torch.stack(last, dim=1).unflatten(2, (height, width))
+            if keep.shape[1] < behind:
+                keep = torch.cat((keep if past is None else past[:, -1:], keep), dim=1)
+            kept = Context(keep, stretch.grid)
+    return released, kept
+
+
+def _with_context(
+    fast: Tensor, stretch: Stretch, context: Context | None, is_centred: bool
+) -> Tensor:
+    """[B, T + 2, h, w, C]: the released slots between their neighbours in time."""
+    height, width = stretch.grid
+    ahead = () if stretch.next_start is None else (stretch.next_start,)
+    index = _token_index(stretch.starts + ahead, height * width, fast.device)
+    slots = take_tokens(fast, index).unflatten(1, (-1, height, width))
+    before = slots[:, :1] if not stretch.follows or context is None else context.slots
+    if not is_centred:
+        return torch.cat(
+            (before if before.shape[1] == 2 else before.expand(-1, 2, -1, -1, -1), slots), dim=1
+        )
+    after = () if ahead else (slots[:, -1:],)
+    return torch.cat((before, slots, *after), dim=1)
+
+
+@lru_cache(maxsize=4096)
+def _gaps(plan: Plan, device: torch.device) -> Tensor | None:
+    """Indices of the released tokens that no stretch convolves; None: there are none."""
+    inside = torch.zeros(plan.released, dtype=torch.bool)
+    for stretch in plan.stretches:
+        for start in stretch.starts:
+            inside[start : start + stretch.grid[0] * stretch.grid[1]] = True
+    return None if bool(inside.all()) else (~inside).nonzero()[:, 0].to(device)
+
+
+@lru_cache(maxsize=4096)
+def _token_index(starts: tuple[int, ...], size: int, device: torch.device) -> Tensor:
+    """Indices of the tokens of slots that begin at `starts`; kept, since patterns repeat."""
+    with torch.inference_mode(False):  # else the kept tensor could not be used in training
+        return (torch.tensor(starts)[:, None] + torch.arange(size)).flatten().to(device)
