@@ -157,7 +157,7 @@ def categories() -> tuple[str, ...]:
     return ("building", *sorted(names))
 
 
-DENSE_KINDS = ("dense_place", "dense_view", "dense_first")
+DENSE_KINDS = ("dense_place", "dense_view", "dense_first", "dense_sooner", "dense_nearer")
 KINDS = (*QUESTION_TYPES, *STREAM_TYPES, *DENSE_KINDS)
 """Every kind of exchange, in the order of its index."""
 

@@ -13,6 +13,8 @@ EMPHASIS = {
     "object_rel_distance": 2.0,
     "object_counting": 1.5,
     "dense_first": 2.0,
+    "dense_sooner": 2.0,
+    "dense_nearer": 2.0,
 }
 """Weights of kinds that are learned slowly, against 1."""
 
@@ -69,6 +71,11 @@ PLANS: dict[str, tuple[Stage, ...]] = {
     ),
     "look": (Stage("look", 1.0, _clip(14), _LOOK, 1.5, 96),),
     "home": (Stage("home", 1.0, _clip(32), _HOME, 0.5, 96),),
+    "mixed": (
+        Stage("look", 0.01, _clip(14), _LOOK, 1.0, 96),
+        Stage("room", 0.02, _clip(14), _ROOM, 1.0, 96, 1.0, (("look", 0.5),)),
+        Stage("home", 1.0, _clip(32), _HOME, 1.0, 96, 0.5, (("look", 0.15), ("room", 0.4))),
+    ),
     "smoke": (
         Stage("look", 0.5, _clip(3, 64, 32), _LOOK, 2.0, 72),
         Stage("room", 1.0, _clip(4, 64, 32), _ROOM, 1.0, 72, 1.0, (("look", 0.25),)),

@@ -7,16 +7,19 @@ questions in words (what is in view, where a thing stands, when it came into vie
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from spatial_ttt.scenes.questions.choices import category_distances
 from spatial_ttt.scenes.questions.seen import Observation, SeenRule
 from spatial_ttt.scenes.scene import Array, Camera, Scene, Visibility
 from spatial_ttt.train.clip_types import ClipSpec, Facts
 
+LEAST_DIFFERENCE = 0.3  # metres by which one thing must be nearer than another
 DENSE_LIMIT = 4  # exchanges of each dense kind per clip
 VIEW_LIMIT = 5  # names in one caption
 
@@ -66,7 +69,8 @@ def facts(scene: Scene, visibility: Visibility, camera: Camera, index: dict[str,
 
 def exchanges(view: View, spec: ClipSpec, rng: Generator) -> list[tuple[str, str, str]]:
     """(kind, question, answer) of up to `DENSE_LIMIT` facts of each kind."""
-    return [*_places(view, rng), *_views(view, spec, rng), *_firsts(view, rng)]
+    lone = [*_places(view, rng), *_views(view, spec, rng), *_firsts(view, rng)]
+    return [*lone, *_sooner(view, rng), *_nearer(view, rng)]
 
 
 def _places(view: View, rng: Generator) -> list[tuple[str, str, str]]:
@@ -115,3 +119,39 @@ def _firsts(view: View, rng: Generator) -> list[tuple[str, str, str]]:
         )
         for n in rng.permutation(len(names))[:DENSE_LIMIT]
     ]
+
+
+def _sooner(view: View, rng: Generator) -> list[tuple[str, str, str]]:
+    """Which of two came into clear view first: the smallest step towards an order of four."""
+    clear = view.seen.first_clear
+    out = []
+    for a, b in _pairs(list(clear), rng):
+        if clear[a] != clear[b]:
+            first = a if clear[a] < clear[b] else b
+            out.append(("dense_sooner", f"Which is seen first, the {a} or the {b}?", first))
+    return out
+
+
+def _nearer(view: View, rng: Generator) -> list[tuple[str, str, str]]:
+    """Which of two stands nearer to a third: the smallest step towards the nearest of four."""
+    names = view.seen.stock.singles()
+    out = []
+    for a, b in _pairs(names, rng):
+        others = [name for name in names if name not in (a, b)]
+        if not others:
+            break
+        to = others[int(rng.integers(len(others)))]
+        near, far = category_distances(view.seen, [to], [a, b])[0]
+        if abs(near - far) >= LEAST_DIFFERENCE:
+            answer = a if near < far else b
+            out.append(
+                ("dense_nearer", f"Which is nearer to the {to}, the {a} or the {b}?", answer)
+            )
+    return out
+
+
+def _pairs(names: list[str], rng: Generator) -> list[tuple[str, str]]:
+    """Up to `DENSE_LIMIT` pairs of neighbours in a random order, without repeats."""
+    order = rng.permutation(len(names))
+    pairs = [(names[a], names[b]) for a, b in pairwise(order)]
+    return pairs[:DENSE_LIMIT]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -25,7 +25,8 @@ FIRST_FRESH = 1.0  # new clips per clip trained on until a quarter of the ring i
 TASK_SIZE = 8  # homes a worker makes at a time
 DRAWN_AT_ONCE = 64  # clips, while waiting for clips
 MOST_UNDER_WAY = 1024  # clips begun and not ready
-REHEARSED_CLIPS = 1024  # clips of an earlier stage that a run beginning after it makes
+TURN = 2.0  # seconds that homes of one stage are made before those of another
+MOST_STAGES = 8  # stages share a run's seeds
 TRAIN_SPAN = 1 << 30  # seeds a run may use; runs with another --seed use others
 MOST_RANKS = 64
 
@@ -47,6 +48,9 @@ class Supply:
         self.rings: dict[str, ClipRing] = {}
         self.held_out: dict[str, Order] = {}
         self.streamed = ""
+        self.streams: dict[str, Order] = {}
+        self.begun: dict[str, int] = {}  # first seed of each stream
+        self.turn_ends = 0.0
         self.allowance = 0.0  # clips that may be drawn
         self.enough = max(1, min(max(FIRST_CLIPS, chosen.clips), chosen.capacity // 4))
         self.next_seed = home_seed("train", chosen.seed * TRAIN_SPAN)
@@ -85,27 +89,30 @@ class Supply:
             task_size=max(1, min(TASK_SIZE, share, most_under_way)),
         )
 
-    def stream(self, stage: Stage) -> None:
-        """Let the workers make training homes of this stage from now on."""
-        if stage.name == self.streamed:
+    def stream(self, stage: Stage, rehearsed: Iterable[Stage] = ()) -> None:
+        """Let the workers make training homes of this stage and, by turns, of the rehearsed ones from now on."""
+        now = time.monotonic()
+        if stage.name == self.streamed and now < self.turn_ends:
             return
-        if self.source.stream is not None:
-            self.next_seed = self.source.stream.next_seed
-        capacity = self.chosen.capacity
-        most = min(max(capacity // 2, 1), MOST_UNDER_WAY)
-        order = self.order(stage, capacity, range(self.next_seed, self.last_seed), most)
-        self.rings[stage.name] = order.ring
-        self.source.stream = order
-        self.streamed = stage.name
+        self.streamed, self.turn_ends = stage.name, now + TURN
+        shares = {stage.name: 1 - sum(share for _, share in stage.rehearsed)}
+        shares |= dict(stage.rehearsed)
+        due = {one.name: self._order_of(one) for one in (stage, *rehearsed)}
+        # The one that is furthest behind its share of the clips made from here on.
+        name = min(due, key=lambda name: (due[name].next_seed - self.begun[name]) / shares[name])
+        self.source.stream = due[name]
 
-    def rehearse(self, stage: Stage) -> None:
-        """Make some homes of a stage that was over before this run began."""
-        count = min(REHEARSED_CLIPS, self.chosen.capacity)
-        seeds = range(self.last_seed - count, self.last_seed)
-        self.last_seed -= count
-        order = self.order(stage, count, seeds, max(count // 2, 1))
-        self.source.orders.append(order)
-        self.rings[stage.name] = order.ring
+    def _order_of(self, stage: Stage) -> Order:
+        """The stage's endless order; made when it is first asked for."""
+        if stage.name not in self.streams:
+            share = (self.last_seed - self.next_seed) // MOST_STAGES
+            first = self.next_seed + len(self.streams) * share
+            capacity = self.chosen.capacity
+            most = min(max(capacity // 2, 1), MOST_UNDER_WAY)
+            order = self.order(stage, capacity, range(first, first + share), most)
+            self.rings[stage.name], self.streams[stage.name] = order.ring, order
+            self.begun[stage.name] = first
+        return self.streams[stage.name]
 
     def hold_out(self, stage: Stage) -> None:
         """Make the homes of a stage that are asked about and never trained on."""

@@ -173,15 +173,13 @@ class TinyRun:
         supply = self.supply
         current = stage_at(self.stages, self._at(self.progress))
         self._set_reach(self.progress)
-        supply.stream(current)
+        self._stream(current)
         self.source.pump()  # workers furnish while kernels are compiled
         warm_up(self.source.caster, current.spec, self.device)
         supply.wait_until(
             lambda: supply.has_enough(current.name) or self.progress >= 1, math.inf, current.name
         )
         for stage in stages_between(self.stages, self.chosen.start, 1.0):
-            if stage.name not in supply.rings and stage.until <= self.chosen.start:
-                supply.rehearse(stage)
             if self.ranks.is_first:
                 supply.hold_out(stage)
         probed = saved = time.monotonic()
@@ -189,7 +187,7 @@ class TinyRun:
             (progress,) = self.ranks.agree(self.progress)
             if progress >= 1:
                 break
-            supply.stream(stage_at(self.stages, self._at(progress + LEAD / self.budget)))
+            self._stream(stage_at(self.stages, self._at(progress + LEAD / self.budget)))
             current = self._switch(current, progress)
             self._set_reach(progress)
             self._one_step(self._turn(current), progress)
@@ -204,6 +202,10 @@ class TinyRun:
         self._finish()
         self._set_reach(1.0)
         self.ranks.check_alike(self.model)
+
+    def _stream(self, stage: Stage) -> None:
+        rehearsed = dict(stage.rehearsed)
+        self.supply.stream(stage, [one for one in self.stages if one.name in rehearsed])
 
     def _at(self, progress: float) -> float:
         """Where in the curriculum the run is at this progress."""
