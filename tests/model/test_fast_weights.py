@@ -181,3 +181,36 @@ def test_branches_read_what_forks_read():
     assert relative(fw.read_branches(full, asked, initial, config, 2)[:, :, :3], after) <= 1e-12
     with pytest.raises(ConfigError, match="shorten the branch"):
         fw.read_branches(state, inputs(14), initial, config, branches=2)
+
+
+@pytest.mark.parametrize("use_momentum", [True, False])
+@pytest.mark.parametrize("use_muon", [True, False])
+@pytest.mark.parametrize("norm_placement", ["pre", "post"])
+def test_a_scan_that_does_not_know_its_border_equals_one_that_does(
+    norm_placement, use_muon, use_momentum
+):
+    """Borders before, inside, at the end of and beyond the piece."""
+    chunk, length, limit = 6, 5, 1e-10 if use_muon else 1e-12
+    config = rule(
+        chunk_size=chunk,
+        norm_placement=norm_placement,
+        use_muon=use_muon,
+        use_momentum=use_momentum,
+    )
+    initial, news = weights(), inputs(length, seed=2)
+    _, state = fw.scan(fw.initial_state(initial, 2), inputs(chunk + 1), initial, config)
+    early = state
+    for room in range(chunk - 1, -1, -1):  # from a chunk that holds one token to a full one
+        if state.num_tokens < chunk - room:
+            _, state = fw.scan(state, inputs(1, seed=10 + room), initial, config)
+        assert state.num_tokens == chunk - room
+        expected, after = fw.scan(state, news, initial, config)
+        unknown = fw.BorderState(*state[:5], torch.tensor(room))
+        found, last = fw.scan(unknown, news, initial, config)
+        assert relative(found, expected) <= limit, f"border at {room}"
+        assert difference(tuple(last[:5]), tuple(after[:5])) <= limit, f"border at {room}"
+    far = fw.BorderState(*early[:5], torch.tensor(100))
+    expected, after = fw.scan(early, news.cut(0, 3), initial, config)
+    found, last = fw.scan(far, news.cut(0, 3), initial, config)
+    assert relative(found, expected) <= limit
+    assert difference(tuple(last[:5]), tuple(after[:5])) <= limit

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spatial_ttt.errors import SessionError, VideoError
-from spatial_ttt.model import fast_weights as fw
 from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.layout import END, Layout, join_all, num_tokens, slot, text
 from spatial_ttt.model.state import DecoderState, own
@@ -102,58 +100,6 @@ def check(
             total += sum(isinstance(layer, SteadyTTT) for layer in engine.layers)
     assert difference(engine.export(), state) <= limit
     return total - plain[0]
-
-
-def random_weights(seed: int, *shape: int) -> fw.FastWeights:
-    generator = torch.Generator().manual_seed(seed)
-    return fw.FastWeights(
-        *(torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(3))
-    )
-
-
-@pytest.mark.parametrize("use_momentum", [True, False])
-@pytest.mark.parametrize("use_muon", [True, False])
-@pytest.mark.parametrize("norm_placement", ["pre", "post"])
-def test_a_scan_that_does_not_know_its_border_equals_one_that_does(
-    norm_placement, use_muon, use_momentum
-):
-    chunk, length, heads, dim = 6, 5, 2, 4
-    config = replace(
-        model_of().config.ttt_config,
-        chunk_size=chunk,
-        norm_placement=norm_placement,
-        use_muon=use_muon,
-        use_momentum=use_momentum,
-        newton_schulz_dtype="float32",
-    )
-    generator = torch.Generator().manual_seed(3)
-
-    def inputs(count: int) -> fw.FastInputs:
-        sizes = [(dim,), (dim,), (dim,), (3,), ()]
-        parts = [
-            torch.rand(2, heads, count, *s, generator=generator, dtype=torch.float64) - 0.3
-            for s in sizes
-        ]
-        return fw.FastInputs(*parts)
-
-    initial = random_weights(0, heads, dim, dim)
-    _, written = fw.scan(fw.initial_state(initial, 2), inputs(chunk + 1), initial, config)
-    for room in range(chunk):  # tokens that still fit: a chunk that is full, and one that holds 1
-        state = written
-        if chunk - 1 - room:
-            _, state = fw.scan(state, inputs(chunk - 1 - room), initial, config)
-        assert state.num_tokens == chunk - room
-        news = inputs(length)
-        expected, after = fw.scan(state, news, initial, config)
-        border = torch.tensor(room)
-        found, last = fw.scan(fw.BorderState(*state[:5], border), news, initial, config)
-        assert relative(found, expected) <= LIMIT[use_muon]
-        assert difference(tuple(last[:5]), tuple(after[:5])) <= LIMIT[use_muon], f"border at {room}"
-    far = fw.BorderState(*state[:5], torch.tensor(100))
-    found, last = fw.scan(far, news.cut(0, 2), initial, config)
-    expected, after = fw.scan(state._replace(num_tokens=1), news.cut(0, 2), initial, config)
-    assert relative(found, expected) <= LIMIT[use_muon]
-    assert difference(tuple(last[:5]), tuple(after[:5])) <= LIMIT[use_muon]
 
 
 @pytest.mark.parametrize("convolution", ["centred", "causal", "none"])

@@ -76,11 +76,9 @@ def _heads(
             tl.store(out_q + at, turned_x, mask=inside)
             tl.store(out_q + at + HALF, turned_y, mask=inside)
             if HAS_FAST:
-                to = head * (2 * HALF)
-                _store_scaled(into + to, scales + to, width, c, channel, inside, first)
-                _store_scaled(
-                    into + to + HALF, scales + to + HALF, width, c, channel, inside, second
-                )
+                by, to = scales + head * (2 * HALF), into + head * (2 * HALF)
+                _store_scaled(to, by, width, c, channel, inside, first)
+                _store_scaled(to + HALF, by + HALF, width, c, channel, inside, second)
         else:
             kv = head - HEADS
             at = ((batch * KV_HEADS + kv) * length + token)[:, None] * (2 * HALF) + c[None, :]
@@ -88,10 +86,10 @@ def _heads(
             tl.store(out_k + at + HALF, turned_y, mask=inside)
             if HAS_FAST:
                 for group in tl.static_range(groups):
-                    to = (kv * groups + group) * (2 * HALF)
-                    by, place = scales + 2 * width + to, into + width + to
-                    _store_scaled(place, by, width, c, channel, inside, first)
-                    _store_scaled(place + HALF, by + HALF, width, c, channel, inside, second)
+                    at = width + (kv * groups + group) * (2 * HALF)
+                    by, to = scales + width + at, into + at
+                    _store_scaled(to, by, width, c, channel, inside, first)
+                    _store_scaled(to + HALF, by + HALF, width, c, channel, inside, second)
     else:
         kv = head - HEADS - KV_HEADS
         at = ((batch * KV_HEADS + kv) * length + token)[:, None] * (2 * HALF) + c[None, :]
@@ -99,9 +97,9 @@ def _heads(
         tl.store(out_v + at + HALF, second, mask=inside)
         if HAS_FAST:
             for group in tl.static_range(groups):
-                to = 2 * width + (kv * groups + group) * (2 * HALF)
-                tl.store(into + to, first, mask=inside)
-                tl.store(into + to + HALF, second, mask=inside)
+                to = into + 2 * width + (kv * groups + group) * (2 * HALF)
+                tl.store(to, first, mask=inside)
+                tl.store(to + HALF, second, mask=inside)
 
 
 def heads(
