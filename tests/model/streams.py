@@ -30,6 +30,10 @@ class Stream(NamedTuple):
     def length(self) -> int:
         return self.hidden.shape[1]
 
+    def to(self, device: str) -> Stream:
+        deep = None if self.deepstack is None else self.deepstack.to(device)
+        return Stream(self.layout, self.hidden.to(device), deep)
+
     def piece(self, start: int, stop: int) -> Stream:
         layout = cut(self.layout, start, stop)
         has_slot = any(run.kind == RunKind.SLOT for run in layout)

@@ -359,3 +359,23 @@ def test_a_view_is_the_state_without_a_copy():
             assert copied is layer.cache
         else:
             assert seen is layer.state and copied is not seen
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_replayed_graphs_equal_the_decoder_on_a_gpu() -> None:
+    """Graphs for borders and without, over restarts; float32 kernels on both sides."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    model = model_of(torch.float32, chunk_size=32, window_size=40).to("cuda")
+    parts = [part.to("cuda") for part in streams(model, [piece(1)] * 30 + [piece(2)] * 8)]
+    engine = SteadyDecoder(model.decoder)
+    for _ in range(2):
+        engine.load(model.decoder.start())
+        engine.position = 0
+        state = model.decoder.start()
+        for number, part in enumerate(parts):
+            wanted, state = push_piece(model, part, state)
+            found = steadily(engine, part)
+            assert relative(found, wanted) <= 1e-4, number
+    assert difference(engine.export().layers, tuple(state.layers)) <= 1e-3
