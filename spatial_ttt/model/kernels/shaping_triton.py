@@ -76,7 +76,8 @@ def _heads(
             tl.store(out_q + at, turned_x, mask=inside)
             tl.store(out_q + at + HALF, turned_y, mask=inside)
             if HAS_FAST:
-                by, to = scales + head * (2 * HALF), into + head * (2 * HALF)
+                offset = head * (2 * HALF)
+                by, to = scales + offset, into + offset
                 _store_scaled(to, by, width, c, channel, inside, first)
                 _store_scaled(to + HALF, by + HALF, width, c, channel, inside, second)
         else:
@@ -86,8 +87,8 @@ def _heads(
             tl.store(out_k + at + HALF, turned_y, mask=inside)
             if HAS_FAST:
                 for group in tl.static_range(groups):
-                    at = width + (kv * groups + group) * (2 * HALF)
-                    by, to = scales + width + at, into + at
+                    offset = width + (kv * groups + group) * (2 * HALF)
+                    by, to = scales + width + offset, into + offset
                     _store_scaled(to, by, width, c, channel, inside, first)
                     _store_scaled(to + HALF, by + HALF, width, c, channel, inside, second)
     else:
