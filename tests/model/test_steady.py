@@ -17,7 +17,7 @@ from spatial_ttt.errors import SessionError, VideoError
 from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.layout import END, Layout, join_all, num_tokens, slot, text
 from spatial_ttt.model.state import DecoderState, own
-from spatial_ttt.model.steady import SteadyAnchor, SteadyDecoder, SteadyTTT
+from spatial_ttt.model.steady import SteadyAnchor, SteadyDecoder, SteadyTTT, _copy
 from tests.model.streams import (
     Stream,
     cuttings,
@@ -223,7 +223,7 @@ def test_an_export_is_left_alone_and_may_be_pushed_on(anchors):
 
 @torch.no_grad()
 def test_a_loaded_state_is_left_alone_and_captured_work_is_kept():
-    model = model_of()
+    model = model_of(chunk_size=20)  # most pieces leave the weights as they lie
     parts = streams(model, [piece(1)] * 30)
     engine = SteadyDecoder(model.decoder)
     engine.load(model.decoder.start())
@@ -382,3 +382,9 @@ def test_replayed_graphs_equal_the_decoder_on_a_gpu() -> None:
             found = steadily(engine, part)
             assert relative(found, wanted) <= 1e-4, number
     assert difference(engine.export().layers, tuple(state.layers)) <= 1e-3
+
+
+def test_places_may_take_each_others_values():
+    first, second = torch.zeros(3), torch.ones(3)
+    _copy([first, second], [second, first])
+    assert first.tolist() == [1.0] * 3 and second.tolist() == [0.0] * 3
