@@ -76,8 +76,7 @@ def _heads(
             tl.store(out_q + at, turned_x, mask=inside)
             tl.store(out_q + at + HALF, turned_y, mask=inside)
             if HAS_FAST:
-                offset = head * (2 * HALF)
-                by, to = scales + offset, into + offset
+                by, to = scales + head * (2 * HALF), into + head * (2 * HALF)
                 _store_scaled(to, by, width, c, channel, inside, first)
                 _store_scaled(to + HALF, by + HALF, width, c, channel, inside, second)
         else:
