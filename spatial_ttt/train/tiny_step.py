@@ -32,7 +32,9 @@ from spatial_ttt.train.ring import Batch
 
 DENSE_TOKEN_WEIGHT = 0.3
 ROW_STEP = 32  # rows of packed branches are a multiple of so many tokens
-LONGEST_STEP = 300.0  # seconds a launched step (the first: compiled too) may take before it counts as hung
+LONGEST_STEP = (
+    300.0  # seconds a launched step (the first: compiled too) may take before it counts as hung
+)
 
 
 class Work(NamedTuple):
