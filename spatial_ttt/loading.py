@@ -10,6 +10,7 @@ import torch
 
 from spatial_ttt.checkpoint import load_model
 from spatial_ttt.errors import ConfigError
+from spatial_ttt.inference import prepare
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.processor import FrameFormat, Processor
 
@@ -52,6 +53,7 @@ def open_model(
         return _random_small(target, precision, size)
     path = SHIPPED if folder is None else Path(folder)
     model = load_model(path, device=target, dtype=precision)
+    prepare(model)
     return LoadedModel(model, Processor.from_pretrained(path, size=size), path.name, True)
 
 

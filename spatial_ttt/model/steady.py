@@ -18,7 +18,6 @@ from torch import Tensor
 
 from spatial_ttt.errors import SessionError
 from spatial_ttt.model.bounded_cache import BoundedCache
-from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.decoder import AnchorLayer, HybridDecoder, TTTLayer
 from spatial_ttt.model.fast_weights import BorderState, FastState
 from spatial_ttt.model.kv_cache import append
@@ -104,16 +103,17 @@ class SteadyTTT:
     state: TTTState | None = None
     home: TTTState | None = None
     border: Tensor | None = None
+    shapes: Any = None  # of `state`
     known: dict[Any, Callable[[], Tokens] | None] = field(default_factory=dict)
 
     def load(self, state: TTTState | None) -> None:
         """Take a state over; it is copied home, or left as it is until it is settled there."""
-        self.state = None if state is None else self._settle(state)
+        self._replace(None if state is None else self._settle(state))
 
     def push(self, tokens: Tokens, *, needs_output: bool = True) -> Tokens:
         """The layer's step; `needs_output` is for anchors."""
         config = self.layer.self_attn.config
-        steady = None if self.state is None else _signature(self.state, tokens, config)
+        steady = self._signature(tokens)
         if self.state is None or steady is None:
             return self._plainly(tokens)
         room = config.chunk_size - self.state.fast.num_tokens
@@ -121,7 +121,7 @@ class SteadyTTT:
         key = (steady, crosses)
         if key not in self.known:
             ready = self._plainly(tokens)
-            if _signature(self.state, tokens, config) == steady:
+            if self._signature(tokens) == steady:
                 self._make_home()
                 _keep(self.known, key, None)
             return ready
@@ -138,8 +138,27 @@ class SteadyTTT:
 
     def _plainly(self, tokens: Tokens) -> Tokens:
         ready, new = self.layer(tokens, self.state)
-        self.state = self._settle(cast(TTTState, new))
+        self._replace(self._settle(cast(TTTState, new)))
         return cast(Tokens, ready)
+
+    def _replace(self, state: TTTState | None) -> None:
+        """Another state; its shapes are looked at once, since captured steps keep them."""
+        self.state = state
+        self.shapes = None if state is None else _shapes(state)
+
+    def _signature(self, tokens: Tokens) -> Any:
+        """What a captured step depends on besides numbers; None: this step is not steady."""
+        if self.state is None:
+            return None
+        config, fast, count = self.layer.self_attn.config, self.state.fast, tokens.length
+        if not 0 < count <= config.chunk_size or self.state.window is None:
+            return None
+        is_open = fast.gradient is not None and fast.beta_sum is not None
+        has_written = fast.momentum is not None or not config.use_momentum
+        has_written &= fast.master is not None or config.norm_placement != "pre"
+        if not (is_open and has_written):
+            return None
+        return (tokens.layout, tokens.hidden.shape, _count(tokens.deepstack), self.shapes)
 
     def _settle(self, state: TTTState) -> TTTState:
         """The same state, each part of it at home whose tensors have home's shapes."""
@@ -156,7 +175,7 @@ class SteadyTTT:
 
     def _make_home(self) -> None:
         """Settle where the state is now, with tensors that nobody else holds; other captured work is over."""
-        if self.home is None or _shapes(self.home) != _shapes(self.state):
+        if self.home is None or _shapes(self.home) != self.shapes:
             self.known.clear()
             self.home = self.state = own(self.state)
 
@@ -320,19 +339,6 @@ class SteadyDecoder:
             raise SessionError(
                 "a piece failed half-way and left the layers apart; load a state from before it"
             )
-
-
-def _signature(state: TTTState, tokens: Tokens, config: TTTConfig) -> Any:
-    """What a captured step depends on besides numbers; None: this step is not steady."""
-    fast, count = state.fast, tokens.length
-    if not 0 < count <= config.chunk_size or state.window is None:
-        return None
-    is_open = fast.gradient is not None and fast.beta_sum is not None
-    has_written = fast.momentum is not None or not config.use_momentum
-    has_written &= fast.master is not None or config.norm_placement != "pre"
-    if not (is_open and has_written):
-        return None
-    return (tokens.layout, tokens.hidden.shape, _count(tokens.deepstack), _shapes(state))
 
 
 def _copy(places: list[Tensor], values: list[Tensor]) -> None:
