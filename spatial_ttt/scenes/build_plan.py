@@ -78,7 +78,7 @@ class BuildConfig:
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """(width, height) of every clip of a walk, the drawn one first."""
-        return ((self.width, self.height), *self.small_sizes)
+        return tuple(dict.fromkeys(((self.width, self.height), *self.small_sizes)))
 
     def scenes_in(self, split: str) -> int:
         """Scenes of one split."""

@@ -59,7 +59,7 @@ class LongConfig:
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """(width, height) of every copy of a stream, the drawn one first."""
-        return ((self.width, self.height), *self.small_sizes)
+        return tuple(dict.fromkeys(((self.width, self.height), *self.small_sizes)))
 
     @property
     def num_frames(self) -> int:

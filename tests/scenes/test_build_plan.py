@@ -79,6 +79,13 @@ def test_parsing_of_options():
         parse_sizes("480")
 
 
+def test_a_size_named_twice_is_filmed_once():
+    assert config(width=96, height=64, small_sizes=((48, 32), (96, 64))).sizes == (
+        (96, 64),
+        (48, 32),
+    )
+
+
 def test_settings_are_compared_by_name(tmp_path):
     path = tmp_path / "build.json"
     path.write_text('{"fps": 5.0}')
