@@ -19,7 +19,7 @@ from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.decoder import DecoderLayer, feed_forward
 from spatial_ttt.model.layers import RMSNorm, rms_norm, rotate
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
-from spatial_ttt.model.ttt import Attention, TTTAttention
+from spatial_ttt.model.ttt import Attention, TTTAttention, normed_heads
 from spatial_ttt.model.vision import vision_block
 
 log = logging.getLogger(__name__)
@@ -106,8 +106,7 @@ class _TrainedParts:
             return compiled_norm(x, norm.weight, norm.eps)
 
         def run_heads(attention: Attention, qkv: Tensor, rope: Tensor) -> Any:
-            sizes = (attention.num_heads, attention.num_kv_heads, attention.head_dim)
-            return compiled_heads(attention.q_norm, attention.k_norm, qkv, rope, sizes)
+            return compiled_heads(attention.q_norm, attention.k_norm, qkv, rope, attention.sizes)
 
         self.feed_forward, self.norm, self.heads = run_feed_forward, run_norm, run_heads
 
@@ -129,7 +128,5 @@ def _heads(
     q_norm: nn.Module, k_norm: nn.Module, qkv: Tensor, rope: Tensor, sizes: tuple[int, int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`Attention.heads` without its module, so that anchors and TTT layers share its code."""
-    heads, kv_heads, head_dim = sizes
-    q, k, v = qkv.unflatten(-1, (-1, head_dim)).split((heads, kv_heads, kv_heads), dim=2)
-    q, k, v = (t.transpose(1, 2) for t in (q_norm(q), k_norm(k), v))
+    q, k, v = (t.transpose(1, 2) for t in normed_heads(q_norm, k_norm, qkv, sizes))
     return rotate(q, rope), rotate(k, rope), v

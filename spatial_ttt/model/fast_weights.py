@@ -202,6 +202,14 @@ def accumulate(state: FastState, inputs: FastInputs) -> FastState:
     return add(state, gradient(state.weights, inputs), inputs)
 
 
+def read_and_accumulate(state: FastState, inputs: FastInputs) -> tuple[Tensor, FastState]:
+    """What all queries read with the weights in use, and the open chunk's sums with these tokens."""
+    if _streams_on_gpu(inputs.query):
+        out, grad = factors.read_and_write(state.weights, *inputs[:4])
+        return out, add(state, FastWeights(*grad), inputs)
+    return apply(state.weights, inputs.query), accumulate(state, inputs)
+
+
 def add(state: FastState, grad: FastWeights, inputs: FastInputs) -> FastState:
     """Add the gradients of tokens, and their momentum factors, to the open chunk's sums."""
     beta = inputs.momentum.to(grad.gate.dtype).sum(-1)  # [B, H]
@@ -219,15 +227,13 @@ def border_scan(
     Everything is done for both sides of the border and masked: twice the reads, but no ragged pieces.
     Where the border lies beyond the piece nothing is written.
     """
-    is_before = torch.arange(inputs.length, device=state.border.device) < state.border
-    crosses = state.border < inputs.length
-    out, before = _masked(state.weights, inputs, is_before)
     weights, master, momentum, sums, beta_sum, border = state
+    is_before = torch.arange(inputs.length, device=border.device) < border
+    crosses = border < inputs.length
     opened = FastState(weights, master, momentum, sums, beta_sum, 0)
-    filled = add(opened, before, _masked_rates(inputs, is_before))
+    out, filled = read_and_accumulate(opened, _masked(inputs, is_before))
     written = commit(filled._replace(num_tokens=config.chunk_size), initial, config)
-    later, after = _masked(written.weights, inputs, ~is_before)
-    fresh = add(written, after, _masked_rates(inputs, ~is_before))
+    later, fresh = read_and_accumulate(written, _masked(inputs, ~is_before))
 
     def pick(new: Any, old: Any) -> Any:
         if new is None or isinstance(new, Tensor):
@@ -238,18 +244,9 @@ def border_scan(
     return torch.where(is_before[:, None], out, later), BorderState._make((*five, border))
 
 
-def _masked(weights: FastWeights, inputs: FastInputs, mask: Tensor) -> tuple[Tensor, FastWeights]:
-    """What all queries read, and what the tokens of the mask add to the gradients."""
-    piece = _masked_rates(inputs, mask)
-    if _streams_on_gpu(piece.query):
-        out, grad = factors.read_and_write(weights, *piece[:4])
-        return out, FastWeights(*grad)
-    return apply(weights, piece.query), gradient(weights, piece)
-
-
-def _masked_rates(inputs: FastInputs, mask: Tensor) -> FastInputs:
-    lr, momentum = inputs.lr * mask[:, None], inputs.momentum * mask
-    return inputs._replace(lr=lr, momentum=momentum)
+def _masked(inputs: FastInputs, mask: Tensor) -> FastInputs:
+    """All tokens read, those of the mask [L] write."""
+    return inputs._replace(lr=inputs.lr * mask[:, None], momentum=inputs.momentum * mask)
 
 
 def scan(
@@ -312,13 +309,9 @@ def plain_scan(
         piece = inputs.cut(start, stop)
         if not (keep_state or stop < inputs.length):
             outputs.append(apply(state.weights, piece.query))
-        elif _streams_on_gpu(piece.query):
-            out, grad = factors.read_and_write(state.weights, *piece[:4])
-            outputs.append(out)
-            state = add(state, FastWeights(*grad), piece)
         else:
-            outputs.append(apply(state.weights, piece.query))
-            state = accumulate(state, piece)
+            out, state = read_and_accumulate(state, piece)
+            outputs.append(out)
         start = stop
     return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0], state
 

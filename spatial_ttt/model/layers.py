@@ -46,7 +46,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
-        packed = packed_weights(self, x)
+        packed = packed_weights(self, x, self.gate_proj, self.up_proj)
         if packed is not None:
             return self.down_proj(shaping.swiglu_halves(F.linear(x, packed.weight)))
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -81,13 +81,14 @@ def pack(module: nn.Module, layers: Sequence[nn.Linear]) -> Packed:
 
 
 def packed_weights(module: nn.Module, x: Tensor, *layers: nn.Linear) -> Packed | None:
-    """The packed weights of `module` that apply now: no gradients wanted, kernels may run, nothing was moved since."""
+    """The packed weights of these layers of `module`, if they apply now.
+
+    None while gradients are wanted, where kernels do not run, and once a weight was moved.
+    """
     known = module.__dict__.get("packed")
     if not known or not shaping.applies(x):
         return None
-    packed = (
-        known.get(tuple(id(layer) for layer in layers)) if layers else next(iter(known.values()))
-    )
+    packed = known.get(tuple(id(layer) for layer in layers))
     if packed is None or packed.owners[0].weight.data_ptr() != packed.weight.data_ptr():
         return None
     return cast(Packed, packed)

@@ -41,6 +41,7 @@ def _in_place(
 ) -> tuple[Tensor, Context | None]:
     """The same for slots at equal distances, without copying them together."""
     from spatial_ttt.model.kernels import stream_convolution_triton as kernel
+    from spatial_ttt.model.kernels.convolution_triton import taps_of
 
     fast = fast.contiguous()
     released = torch.empty_like(fast[:, : plan.released])
@@ -48,7 +49,7 @@ def _in_place(
     if between is not None:
         released[:, between] = fast[:, between]
     kept = context if plan.keeps_context else None
-    taps = kernel.taps_of(weight)
+    taps = taps_of(weight)
     behind = 1 if is_centred else 2
     for stretch in plan.stretches:
         starts, (height, width) = stretch.starts, stretch.grid

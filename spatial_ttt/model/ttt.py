@@ -78,9 +78,12 @@ class Attention(nn.Module):
 
     def normed(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `project` returns -> q [B, L, H, Dh], k and v [B, L, Hkv, Dh], normed but not rotated."""
-        heads = qkv.unflatten(-1, (-1, self.head_dim))
-        q, k, v = heads.split((self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=2)
-        return self.q_norm(q), self.k_norm(k), v
+        return normed_heads(self.q_norm, self.k_norm, qkv, self.sizes)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Heads of queries, heads of keys, channels of a head."""
+        return self.num_heads, self.num_kv_heads, self.head_dim
 
     def heads(self, qkv: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `project` returns -> q [B, H, L, Dh], k and v [B, Hkv, L, Dh], normed and rotated."""
@@ -120,6 +123,15 @@ class Attention(nn.Module):
             past, k, v = ((), *grown.segments[0])
         out = attend(q, past, (k, v))
         return out.transpose(1, 2).flatten(2), grown
+
+
+def normed_heads(
+    q_norm: nn.Module, k_norm: nn.Module, qkv: Tensor, sizes: tuple[int, int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`Attention.normed` without its module, so that compiled code can be shared by all of them."""
+    heads, kv_heads, head_dim = sizes
+    q, k, v = qkv.unflatten(-1, (-1, head_dim)).split((heads, kv_heads, kv_heads), dim=2)
+    return q_norm(q), k_norm(k), v
 
 
 class TTTAttention(Attention):

@@ -132,7 +132,7 @@ def _backward_weight(
     tl.store(out + 8 * channels, s22, mask=mask)
 
 
-def _taps(weight: Tensor) -> Tensor:
+def taps_of(weight: Tensor) -> Tensor:
     """[C, 1, 3, 3, 3] -> [27, C], so that neighbouring channels lie side by side."""
     return weight.reshape(weight.shape[0], TAPS).t().contiguous()
 
@@ -148,7 +148,7 @@ def _launch(source: Tensor, weight: Tensor, writes: int, *, is_backward: bool) -
     programs = batch * triton.cdiv(writes, frames) * triton.cdiv(height * width, pixels)
     if programs:
         _convolve[(programs, triton.cdiv(channels, block))](
-            source, _taps(weight), out, reads, writes, height, width, channels, *source.stride(),
+            source, taps_of(weight), out, reads, writes, height, width, channels, *source.stride(),
             BACKWARD=is_backward, FRAMES=frames, PIXELS=pixels, CHANNELS=block, num_warps=4,
         )  # fmt: skip
     return out

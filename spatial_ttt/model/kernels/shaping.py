@@ -40,7 +40,7 @@ def applies(x: Tensor) -> bool:
 def heads(
     qkv: Tensor, rope: Tensor, norms: HeadNorms, kv_heads: int, scales: FastScales | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """`Attention.heads` and `TTTAttention.branch`: norms, rotation and the fast branch's inputs.
+    """`Attention.heads` and `TTTAttention.shape`: norms, rotation and the fast branch's inputs.
 
     qkv [B, L, (H + 2 Hkv) Dh], rope [B, L, Dh] -> q [B, H, L, Dh], k and v [B, Hkv, L, Dh], and with
     `scales` the branch's [B, L, 3 H Dh].

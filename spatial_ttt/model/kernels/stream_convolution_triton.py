@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -114,8 +113,3 @@ def convolve_into(
         width, channels, length, out.shape[1], slots.first, slots.stride, BEHIND=behind,
         HAS_BEFORE=before is not None, FRAMES=frames, PIXELS=_PIXELS, CHANNELS=block, num_warps=4,
     )  # fmt: skip
-
-
-def taps_of(weight: Tensor) -> Tensor:
-    """[C, 1, 3, 3, 3] -> [27, C], so that neighbouring channels lie side by side."""
-    return torch.t(weight.reshape(weight.shape[0], 27)).contiguous()
