@@ -1,7 +1,7 @@
 """Attention on a CUDA device in half precision: the fastest kernel torch offers for each shape.
 
 Chosen on an H200 (benchmarks/attention.py): windows and short queries run on the built-in
-FlashAttention; many queries over long pasts on cuDNN (550 against 310 TFLOP/s). Past segments need
+FlashAttention; many queries over whole pages on cuDNN (550 against 310 TFLOP/s). Past segments need
 no mask, so each is attended alone and the parts are merged by their log-sum-exps.
 """
 
@@ -13,13 +13,18 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from spatial_ttt.model import kv_cache
 from spatial_ttt.model.kv_cache import Segment
 
 log = logging.getLogger(__name__)
 
 CUDNN_QUERIES = 512
 """With fewer queries cuDNN is slower than FlashAttention."""
+
+QUERY_STEP = 256
+"""cuDNN plans every new shape for tens of milliseconds: queries are padded, and only whole pages go to it."""
 
 
 def applies(q: Tensor, *, differentiable: bool = False) -> bool:
@@ -62,12 +67,13 @@ def _merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[
 
 
 def _part(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:
-    if q.shape[2] >= CUDNN_QUERIES:
-        got = torch.ops.aten._scaled_dot_product_cudnn_attention(
-            q, k, v, None, True, 0.0, causal, False
-        )
-        return got[0], got[1].reshape(q.shape[:3]).float()
-    return _flash(q, k, v, causal=causal, window=None)
+    length = q.shape[2]
+    if causal or length < CUDNN_QUERIES or k.shape[2] != kv_cache.PAGE_TOKENS:
+        return _flash(q, k, v, causal=causal, window=None)
+    if length % QUERY_STEP:
+        q = F.pad(q, (0, 0, 0, -length % QUERY_STEP))
+    got = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, 0.0, False, False)
+    return got[0][:, :, :length], got[1].reshape(q.shape[:3])[..., :length].float()
 
 
 def _flash(

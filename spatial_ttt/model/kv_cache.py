@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 PAGE_TOKENS = 16_384
-"""A tail of at least so many tokens is closed. Attention runs page by page; fewer pages, fewer merges."""
+"""A tail of so many tokens is closed. Attention runs page by page; fewer pages, fewer merges.
+
+All pages have one length: cuDNN plans every new shape for tens of milliseconds, and keeps the plan.
+"""
+
+SPARE_TOKENS = 1024
+"""Most room that a growing tail gets beyond what it needs."""
 
 Segment = tuple[Tensor, Tensor]
 """Keys and values [B, Hkv, N, Dh] of neighbouring tokens."""
@@ -53,27 +59,35 @@ class KVCache(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes in use (the tail's capacity may be up to twice what it holds)."""
+        """Bytes in use (the tail may have room for `SPARE_TOKENS` more)."""
         return sum(2 * keys.numel() * keys.element_size() for keys, _ in self.segments)
 
 
 def cache_of(keys: Tensor, values: Tensor) -> KVCache:
     """A cache that holds these keys and values [B, Hkv, N, Dh]."""
     length = keys.shape[2]
-    return _closed(KVCache((), keys, values, length, [length]))
+    if length <= PAGE_TOKENS or torch.is_grad_enabled():
+        return _closed(KVCache((), keys, values, length, [length]))
+    first = cache_of(keys[:, :, :PAGE_TOKENS], values[:, :, :PAGE_TOKENS])
+    return append(first, keys[:, :, PAGE_TOKENS:], values[:, :, PAGE_TOKENS:])
 
 
 def append(cache: KVCache | None, keys: Tensor, values: Tensor) -> KVCache:
     """The cache with new keys and values [B, Hkv, L, Dh] at its end."""
     if cache is None:
         return cache_of(keys, values)
+    room = PAGE_TOKENS - cache.tail
+    if 0 < room < keys.shape[2] and not torch.is_grad_enabled():  # fill the page, then go on
+        cache = append(cache, keys[:, :, :room], values[:, :, :room])
+        return append(cache, keys[:, :, room:], values[:, :, room:])
     length = cache.tail + keys.shape[2]
     if torch.is_grad_enabled():  # a backward pass may still read the buffers
         old_keys, old_values = cache.keys[:, :, : cache.tail], cache.values[:, :, : cache.tail]
         joined = torch.cat((old_keys, keys), dim=2), torch.cat((old_values, values), dim=2)
         return KVCache(cache.pages, *joined, length, [length])
     if cache.high_water[0] != cache.tail or cache.keys.shape[2] < length:
-        cache = _with_room(cache, max(length, min(2 * cache.tail, PAGE_TOKENS + keys.shape[2])))
+        spare = min(cache.tail, SPARE_TOKENS)
+        cache = _with_room(cache, max(length, min(length + spare, PAGE_TOKENS)))
     cache.keys[:, :, cache.tail : length] = keys
     cache.values[:, :, cache.tail : length] = values
     cache.high_water[0] = length

@@ -118,9 +118,10 @@ class Attention(nn.Module):
             return out.transpose(1, 2).flatten(2), kept
         past = cache.segments if cache is not None else ()
         grown = append(cache, k, v)
-        if len(grown.segments) == 1 and not fused_attention.applies(q):
-            # One buffer holds all keys: attend to it as it lies.
-            past, k, v = ((), *grown.segments[0])
+        *before, latest = grown.segments
+        if latest[0].shape[2] >= k.shape[2]:
+            # The new keys lie behind the tail's: attend to both as one.
+            past, (k, v) = tuple(before), latest
         out = attend(q, past, (k, v))
         return out.transpose(1, 2).flatten(2), grown
 

@@ -53,6 +53,26 @@ def test_a_full_tail_becomes_a_page_that_never_moves(monkeypatch):
     assert cache.num_bytes == 2 * 40 * 2 * 2 * 4 * 8
 
 
+def test_pages_have_one_length_however_the_tokens_come(monkeypatch):
+    monkeypatch.setattr(kv_cache, "PAGE_TOKENS", 6)
+    for sizes in ([1] * 20, [5] * 4, [13, 7], [20], [2, 11, 7], [6, 6, 8]):
+        parts, cache = [], None
+        for step, size in enumerate(sizes):
+            parts.append(tokens(size, seed=step))
+            cache = append(cache, *parts[-1])
+        assert equal(cache, *parts)
+        assert [k.shape[2] for k, _ in cache.pages] == [6, 6, 6] and cache.tail == 2
+
+
+def test_a_long_tail_has_little_room_to_spare(monkeypatch):
+    monkeypatch.setattr(kv_cache, "SPARE_TOKENS", 3)
+    cache = append(None, *tokens(2))
+    for step in range(40):
+        cache = append(cache, *tokens(1, seed=step))
+        assert cache.keys.shape[2] <= cache.tail + 3
+    assert cache.tail == 42
+
+
 def test_an_empty_tail_is_no_segment(monkeypatch):
     monkeypatch.setattr(kv_cache, "PAGE_TOKENS", 4)
     cache = append(cache_of(*tokens(4)), *tokens(4, seed=1))
@@ -74,7 +94,7 @@ def test_a_fork_copies_before_it_writes_over_its_parent():
 def test_forks_on_either_side_of_a_page_border(monkeypatch):
     monkeypatch.setattr(kv_cache, "PAGE_TOKENS", 6)
     base = append(append(None, *tokens(2)), *tokens(1, seed=1))
-    closed = append(base, *tokens(4, seed=2))  # a page of 7
+    closed = append(base, *tokens(4, seed=2))  # a page of 6 and one token
     open_ = append(base, *tokens(1, seed=3))
     more = append(closed, *tokens(2, seed=4))
     assert equal(open_, tokens(2), tokens(1, seed=1), tokens(1, seed=3))
