@@ -85,13 +85,25 @@ def append(cache: KVCache | None, keys: Tensor, values: Tensor) -> KVCache:
         old_keys, old_values = cache.keys[:, :, : cache.tail], cache.values[:, :, : cache.tail]
         joined = torch.cat((old_keys, keys), dim=2), torch.cat((old_values, values), dim=2)
         return KVCache(cache.pages, *joined, length, [length])
-    if cache.high_water[0] != cache.tail or cache.keys.shape[2] < length:
-        spare = min(cache.tail, SPARE_TOKENS)
-        cache = _with_room(cache, max(length, min(length + spare, PAGE_TOKENS)))
+    cache = reserve(cache, keys.shape[2])
     cache.keys[:, :, cache.tail : length] = keys
     cache.values[:, :, cache.tail : length] = values
-    cache.high_water[0] = length
-    return _closed(cache._replace(tail=length))
+    return advanced(cache, keys.shape[2])
+
+
+def reserve(cache: KVCache, count: int) -> KVCache:
+    """The same cache, whose tail may now take so many tokens in place, and takes nobody else's."""
+    length = cache.tail + count
+    if cache.high_water[0] == cache.tail and cache.keys.shape[2] >= length:
+        return cache
+    spare = min(cache.tail, SPARE_TOKENS)
+    return _with_room(cache, max(length, min(length + spare, PAGE_TOKENS)))
+
+
+def advanced(cache: KVCache, count: int) -> KVCache:
+    """The cache after so many tokens were written behind its tail, where `reserve` made room."""
+    cache.high_water[0] = cache.tail + count
+    return _closed(cache._replace(tail=cache.tail + count))
 
 
 def _closed(cache: KVCache) -> KVCache:
