@@ -17,13 +17,13 @@ from torch.nn import functional as F
 
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model import fast_weights as fw
-from spatial_ttt.model import fused_attention
 from spatial_ttt.model.attention import attend, attend_past, keep_window, last
 from spatial_ttt.model.bounded_cache import BoundedCache, attend_bounded
 from spatial_ttt.model.configuration import TTTConfig, state_dtype
 from spatial_ttt.model.convolution import dirac
 from spatial_ttt.model.holding import Plan, plan
-from spatial_ttt.model.kernels import mixing, resolve_backend, shaping
+from spatial_ttt.model.kernels import attention, mixing, resolve_backend, shaping
+from spatial_ttt.model.kernels.attention import Past
 from spatial_ttt.model.kv_cache import KVCache, append
 from spatial_ttt.model.layers import RMSNorm, linear_together, rotate
 from spatial_ttt.model.layout import join, split
@@ -192,7 +192,9 @@ class TTTAttention(Attention):
         if back:
             rest = slice_tokens(tokens, todo.released, tokens.length, back)
             held = Held(rest, Raw(*(t[:, todo.released :] for t in raw)))
-            held = held if torch.is_grad_enabled() else own(held)
+            # Captured work copies what it holds back to a place of its own.
+            is_lent = torch.is_grad_enabled() or isinstance(state.window, Past)
+            held = held if is_lent else own(held)
         state = state._replace(held=held, context=context)
         ready = slice_tokens(tokens, 0, todo.released, front)
         if not todo.released:
@@ -207,13 +209,22 @@ class TTTAttention(Attention):
         self, x: Tensor, rope: Tensor, state: TTTState, branches: int = 1
     ) -> tuple[Tensor, TTTState]:
         """The layer without its branch, x [B, L, D] -> [B, L, D]: every token is determined at once."""
-        size = self.config.window_size
         q, k, v = self.heads(self.project(x), rope)
-        keys, values = keep_window(state.window, k, v, size)
+        out, window = self._through_window(q, k, v, state.window, branches)
+        return self.o_proj(out), state._replace(window=window)
+
+    def _through_window(
+        self, q: Tensor, k: Tensor, v: Tensor, window: Any, branches: int
+    ) -> tuple[Tensor, Any]:
+        """Attend to the window and to the new tokens themselves -> [B, L, H * Dh] and the window moved on."""
+        size = self.config.window_size
+        if isinstance(window, Past):  # of captured work: the device knows where it lies
+            attention.append(k, v, window)
+            return attention.attend(q, window, window=size), window
+        keys, values = keep_window(window, k, v, size)
         how = {"branches": branches, "implementation": self.implementation}
         out = attend(q, keys, values, window=size, **how)  # type: ignore[arg-type]
-        window = (last(keys, size), last(values, size))
-        return self.o_proj(out.transpose(1, 2).flatten(2)), state._replace(window=window)
+        return out.transpose(1, 2).flatten(2), (last(keys, size), last(values, size))
 
     @property
     def rate_layers(self) -> tuple[nn.Linear, ...]:
@@ -273,19 +284,9 @@ class TTTAttention(Attention):
         `tokens.fast` is convolved already. Returns [B, L, D] and the state with its window and fast
         weights advanced (`held` and `context` are the caller's).
         """
-        window_size = self.config.window_size
-        keys, values = keep_window(state.window, tokens.key, tokens.value, window_size)
-        attended = attend(
-            tokens.query,
-            keys,
-            values,
-            window=window_size,
-            branches=branches,
-            implementation=self.implementation,
-        )
+        attended, window = self._through_window(*tokens[:3], state.window, branches)
         read, fast = self._read_and_write(tokens, rope, state.fast, branches, keep_state)
-        out = self._gated_sum(attended.transpose(1, 2).flatten(2), read, tokens.gate)
-        window = (last(keys, window_size), last(values, window_size))
+        out = self._gated_sum(attended, read, tokens.gate)
         return self.o_proj(out), state._replace(fast=fast, window=window)
 
     def _read_and_write(

@@ -17,7 +17,8 @@ from spatial_ttt.errors import SessionError, VideoError
 from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.layout import END, Layout, join_all, num_tokens, slot, text
 from spatial_ttt.model.state import DecoderState, own
-from spatial_ttt.model.steady import SteadyAnchor, SteadyDecoder, SteadyTTT, _copy
+from spatial_ttt.model.steady import SteadyAnchor, SteadyDecoder, SteadyTTT
+from spatial_ttt.model.steady_graphs import copy_all
 from tests.model.streams import (
     Stream,
     cuttings,
@@ -386,5 +387,5 @@ def test_replayed_graphs_equal_the_decoder_on_a_gpu() -> None:
 
 def test_places_may_take_each_others_values():
     first, second = torch.zeros(3), torch.ones(3)
-    _copy([first, second], [second, first])
+    copy_all([first, second], [second, first])
     assert first.tolist() == [1.0] * 3 and second.tolist() == [0.0] * 3

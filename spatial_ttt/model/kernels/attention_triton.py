@@ -244,6 +244,8 @@ def attend(
     kv = past.keys.shape[1]
     rows = num // kv * length
     tiles = tiles or tiles_of(rows, q.dtype)
+    if past.page:
+        tiles = tiles._replace(keys=min(tiles.keys, past.page))  # none may lie on two pages
     blocks = triton.cdiv(rows, tiles.rows)
     splits = max(1, min(32, waves * _processors(q.device) // (blocks * batch * kv)))
     out = q.new_empty(batch, length, num * dim)
@@ -269,6 +271,7 @@ def attend(
 def append(k: Tensor, v: Tensor, past: Past) -> None:
     """See `attention.append`."""
     batch, kv, length, dim = k.shape
+    k, v = (x if x.stride()[2:] == (dim, 1) else x.contiguous() for x in (k, v))
     _append[(triton.cdiv(length, 16), batch * kv)](
         k, v, past.keys, past.values, past.numbers if past.table is None else past.table, past.numbers, length,
         *k.stride()[:2], *v.stride()[:2], *past.strides, KV=kv, DIM=dim,

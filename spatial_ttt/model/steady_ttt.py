@@ -1,0 +1,178 @@
+"""A TTT layer in its steady state, captured and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from spatial_ttt.model.decoder import TTTLayer
+from spatial_ttt.model.fast_weights import BorderState, FastState
+from spatial_ttt.model.kernels import attention
+from spatial_ttt.model.state import Tokens, TTTState, own, tensors
+from spatial_ttt.model.steady_graphs import Buffers, Graphs, copy_all, keep_latest, taps
+from spatial_ttt.model.steady_window import SlidingWindow
+
+
+@dataclass
+class SteadyTTT:
+    """A TTT layer with its state at a fixed place.
+
+    `home` is that place: the tensors that captured work reads and writes. A state of other shapes (a video that
+    just began, another stream) lies elsewhere, and comes home as soon as its shapes are home's again: the
+    captured work stays good. Work on pieces of one kind is done plainly once and captured the second time.
+    """
+
+    layer: TTTLayer
+    buffers: Buffers
+    graphs: Graphs
+    state: TTTState | None = None
+    home: TTTState | None = None
+    window: SlidingWindow | None = None  # home's window, where a kernel can read one that slides
+    border: Tensor | None = None
+    shapes: Any = None  # of `state`
+    known: dict[Any, Callable[[], Tokens] | None] = field(default_factory=dict)
+
+    def load(self, state: TTTState | None) -> None:
+        """Take a state over; it is copied home, or left as it is until it is settled there."""
+        self._replace(None if state is None else self._settle(state))
+
+    def push(self, tokens: Tokens, *, needs_output: bool = True) -> Tokens:
+        """The layer's step; `needs_output` is for anchors."""
+        config = self.layer.self_attn.config
+        steady = self._signature(tokens)
+        if self.state is None or steady is None:
+            return self._plainly(tokens)
+        room = config.chunk_size - self.state.fast.num_tokens
+        crosses = tokens.length > room
+        key = (steady, crosses)
+        if key not in self.known:
+            ready = self._plainly(tokens)
+            if self._signature(tokens) == steady:
+                self._make_home(tokens.length)
+                keep_latest(self.known, key, None)
+            return ready
+        count, tokens = tokens.length, self.buffers.put_tokens(tokens)
+        if self.window is not None:
+            self.window.make_room(count)
+        if self.border is None:
+            self.border = torch.zeros((), dtype=torch.long, device=tokens.hidden.device)
+        if crosses:
+            self.border.fill_(room)
+        work = self.known[key] or self._capture(tokens, crosses)
+        keep_latest(self.known, key, work)
+        ready = work()
+        left = count - room if crosses else self.state.fast.num_tokens + count
+        window = self.state.window if self.window is None else self.window.advance(ready.length)
+        self.state = self.state._replace(
+            fast=self.state.fast._replace(num_tokens=left), window=window
+        )
+        return ready
+
+    def _plainly(self, tokens: Tokens) -> Tokens:
+        ready, new = self.layer(tokens, self.state)
+        self._replace(self._settle(cast(TTTState, new)))
+        return cast(Tokens, ready)
+
+    def _replace(self, state: TTTState | None) -> None:
+        """Another state; its shapes are looked at once, since captured steps keep them."""
+        self.state = state
+        self.shapes = None if state is None else _shapes(state)
+
+    def _signature(self, tokens: Tokens) -> Any:
+        """What a captured step depends on besides numbers; None: this step is not steady."""
+        if self.state is None:
+            return None
+        config, fast, count = self.layer.self_attn.config, self.state.fast, tokens.length
+        if not 0 < count <= config.chunk_size or self.state.window is None:
+            return None
+        is_open = fast.gradient is not None and fast.beta_sum is not None
+        has_written = fast.momentum is not None or not config.use_momentum
+        has_written &= fast.master is not None or config.norm_placement != "pre"
+        if not (is_open and has_written):
+            return None
+        return (tokens.layout, tokens.hidden.shape, taps(tokens), self.shapes)
+
+    def _settle(self, state: TTTState) -> TTTState:
+        """The same state, each part of it at home whose tensors have home's shapes."""
+        if self.home is None:
+            return state
+        parts: list[Any] = []
+        for name, new, old in zip(state._fields, state, self.home, strict=True):
+            if _shapes(new) == _shapes(old):
+                if name == "window" and self.window is not None:
+                    new = self.window.load(cast(Any, new))
+                else:
+                    places = list(tensors(old))
+                    copy_all(places, list(tensors(new)))
+                    new = _with_tensors(new, iter(places))
+            parts.append(new)
+        return TTTState(*parts)
+
+    def _make_home(self, count: int) -> None:
+        """Settle where the state is now, with tensors that nobody else holds; other captured work is over.
+
+        The next piece of this kind has `count` tokens.
+        """
+        assert self.state is not None and self.state.window is not None
+        if self.home is None or _shapes(self.home) != self.shapes:
+            self.known.clear()
+            self.window = None
+            self.home = self.state = own(self.state)
+        keys, values = self.state.window
+        if not (attention.applies(keys) and attention.fits(keys, values)):
+            return
+        if self.window is None or not self.window.takes(count):
+            self.known.clear()
+            self.window = SlidingWindow((keys, values), count)
+            self.state = self.state._replace(window=self.window.view)
+            self.home = self.home._replace(window=self.window.view)
+
+    def _capture(self, tokens: Tokens, crosses: bool) -> Callable[[], Tokens]:
+        state, border = self.state, self.border
+        assert state is not None and border is not None
+        slides = self.window is not None  # then the kernels keep the window where it lies
+        window: Any = state.window if self.window is None else self.window.past
+        places = list(tensors(state._replace(window=None) if slides else state))
+        fast: Any = state.fast
+        if crosses:
+            assert fast.gradient is not None and fast.beta_sum is not None
+            fast = BorderState(
+                fast.weights, fast.master, fast.momentum, fast.gradient, fast.beta_sum, border
+            )
+
+        def work() -> Tokens:
+            ready, new = self.layer(tokens, state._replace(fast=fast, window=window))
+            sums = new.fast
+            last = FastState(
+                sums.weights, sums.master, sums.momentum, sums.gradient, sums.beta_sum, 0
+            )
+            new = new._replace(fast=last, window=None if slides else new.window)
+            copy_all(places, list(tensors(new)))
+            return self.buffers.put_tokens(ready)
+
+        return self.graphs.capture(work)
+
+
+def _shapes(state: Any) -> Any:
+    """The nest of a state with shapes for tensors; the place in the chunk left out."""
+    if isinstance(state, Tensor):
+        return (tuple(state.shape), state.dtype)
+    if isinstance(state, FastState):
+        return tuple(_shapes(item) for item in state[:5])
+    if isinstance(state, tuple):
+        return (type(state).__name__, *(_shapes(item) for item in state))
+    return state
+
+
+def _with_tensors(state: Any, places: Any) -> Any:
+    """The same nest with its tensors replaced, in order."""
+    if isinstance(state, Tensor):
+        return next(places)
+    if isinstance(state, tuple):
+        items = [_with_tensors(item, places) for item in state]
+        return type(state)(*items) if hasattr(state, "_fields") else tuple(items)
+    return state
