@@ -22,6 +22,7 @@ class Prefix(NamedTuple):
     ids: tuple[int, ...]
     layout: Layout
     slot_ends: tuple[int, ...]  # index of each slot's <|vision_end|>
+    vision: tuple[int, ...] = ()  # indices of the vision tokens
 
 
 def clip_prefix(tokenizer: Any, spec: ClipSpec) -> Prefix:
@@ -40,7 +41,8 @@ def clip_prefix(tokenizer: Any, spec: ClipSpec) -> Prefix:
         ends.append(len(ids) - 1)
         pieces += [(text(len(stamp)),), (slot(height, width),), (text(1),)]
     pieces.append((END,))
-    return Prefix(tuple(ids), join_all(pieces), tuple(ends))
+    vision = tuple(n for n, token in enumerate(ids) if token == pad)
+    return Prefix(tuple(ids), join_all(pieces), tuple(ends), vision)
 
 
 def blind_prefix(tokenizer: Any) -> Prefix:

@@ -114,6 +114,7 @@ class Exchanges(NamedTuple):
     start: NDArray[np.int16]  # [M] index of the first answer token
     stop: NDArray[np.int16]  # [M] index after the answer's <|im_end|>
     kind: NDArray[np.uint8]  # [M] index into KINDS
+    named: NDArray[np.uint8]  # [M, Lq] category whose name ends at this token; 0: none does
     truth: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -128,6 +129,8 @@ class Facts(NamedTuple):
     counts: NDArray[np.uint8]  # [S, K] instances of each category clearly seen so far
     # [K, 2] x, y of single instances in the first camera's frame; nan: none
     place: NDArray[np.float32]
+    first: NDArray[np.float32]  # [K] seconds until a category was first clearly seen; nan: never
+    is_sure: NDArray[np.bool_]  # [K] no instance was only glimpsed: the count may be asked
 
 
 class Record(NamedTuple):
@@ -157,7 +160,15 @@ def categories() -> tuple[str, ...]:
     return ("building", *sorted(names))
 
 
-DENSE_KINDS = ("dense_place", "dense_view", "dense_first", "dense_sooner", "dense_nearer")
+DENSE_KINDS = (
+    "dense_place",
+    "dense_view",
+    "dense_first",
+    "dense_sooner",
+    "dense_nearer",
+    "dense_side",
+    "dense_turn",
+)
 KINDS = (*QUESTION_TYPES, *STREAM_TYPES, *DENSE_KINDS)
 """Every kind of exchange, in the order of its index."""
 

@@ -15,6 +15,9 @@ EMPHASIS = {
     "dense_first": 2.0,
     "dense_sooner": 2.0,
     "dense_nearer": 2.0,
+    "dense_side": 3.0,
+    "dense_turn": 2.0,
+    "vsc": 0.5,
 }
 """Weights of kinds that are learned slowly, against 1."""
 
@@ -34,12 +37,15 @@ class Stage:
     """Clips of a step, as a share of the run's."""
     rehearsed: tuple[tuple[str, float], ...] = ()
     """Earlier stages and their shares of this one's steps, so that nothing is forgotten."""
+    chained: float = 0.0
+    """Share of the steps on this stage's clips that see streams of several of them, and count over all."""
 
     @property
     def weights(self) -> dict[str, float]:
         """Weight of each kind of exchange."""
         dense = {kind: self.dense_weight * EMPHASIS.get(kind, 1.0) for kind in DENSE_KINDS}
-        return {kind: EMPHASIS.get(kind, 1.0) for kind in QUESTION_TYPES} | dense
+        asked = (*QUESTION_TYPES, "vsc")
+        return {kind: EMPHASIS.get(kind, 1.0) for kind in asked} | dense
 
     def pick(self, at: float) -> str:
         """The stage whose clips a step is given; `at` (0..1) is drawn evenly."""
@@ -76,11 +82,25 @@ PLANS: dict[str, tuple[Stage, ...]] = {
         Stage("room", 0.02, _clip(14), _ROOM, 1.0, 96, 1.0, (("look", 0.5),)),
         Stage("home", 1.0, _clip(32), _HOME, 1.0, 96, 0.5, (("look", 0.15), ("room", 0.4))),
     ),
+    "relations": (
+        Stage("look", 0.15, _clip(14), _LOOK, 2.0, 96),
+        Stage("room", 0.5, _clip(14), _ROOM, 1.5, 96, 1.0, (("look", 0.3),)),
+        Stage("home", 1.0, _clip(32), _HOME, 1.0, 96, 0.5, (("look", 0.1), ("room", 0.35)), 0.25),
+    ),
+    "homes": (
+        Stage("look", 0.01, _clip(14), _LOOK, 1.0, 96),
+        Stage("room", 0.02, _clip(14), _ROOM, 1.0, 96, 1.0, (("look", 0.5),)),
+        Stage("home", 1.0, _clip(32), _HOME, 0.7, 96, 0.5, (("look", 0.05), ("room", 0.2)), 0.25),
+    ),
     "smoke": (
         Stage("look", 0.5, _clip(3, 64, 32), _LOOK, 2.0, 72),
-        Stage("room", 1.0, _clip(4, 64, 32), _ROOM, 1.0, 72, 1.0, (("look", 0.25),)),
+        Stage("room", 1.0, _clip(4, 64, 32), _ROOM, 1.0, 72, 1.0, (("look", 0.25),), 0.5),
     ),
 }
+
+
+CHAINS = (2, 4, 8)
+"""Homes of a stream, one after the other by turns."""
 
 
 def plan(name: str) -> tuple[Stage, ...]:

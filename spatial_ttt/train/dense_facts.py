@@ -22,6 +22,10 @@ from spatial_ttt.train.clip_types import ClipSpec, Facts
 LEAST_DIFFERENCE = 0.3  # metres by which one thing must be nearer than another
 DENSE_LIMIT = 4  # exchanges of each dense kind per clip
 VIEW_LIMIT = 5  # names in one caption
+TRIPLES = 24  # looked at for questions of direction
+START_SHARE = 0.35  # of these stand where the walk began
+LEAST_APART = 0.5  # metres between the places of a triple
+LEAST_ANGLE = 12.0  # degrees between what is left or right and the line faced
 
 
 class View(NamedTuple):
@@ -64,13 +68,19 @@ def facts(scene: Scene, visibility: Visibility, camera: Camera, index: dict[str,
     for n, item in enumerate(scene.objects):
         if so_far[-1, n] and count[-1, kind[n]] == 1:
             place[kind[n]] = (item.box.center[:2] - origin) @ axes.T
-    return Facts(slot_poses(camera), count, place)
+    first = np.full(len(index), np.nan, np.float32)
+    for n in np.flatnonzero(so_far[-1]).tolist():
+        first[kind[n]] = np.fmin(first[kind[n]], visibility.times[clear[:, n].argmax()])
+    trace = visibility.pixels > rule.trace_share * camera.width * camera.height
+    is_sure = np.ones(len(index), bool)
+    is_sure[kind[trace.any(0) & ~so_far[-1]]] = False
+    return Facts(slot_poses(camera), count, place, first, is_sure)
 
 
 def exchanges(view: View, spec: ClipSpec, rng: Generator) -> list[tuple[str, str, str]]:
     """(kind, question, answer) of up to `DENSE_LIMIT` facts of each kind."""
     lone = [*_places(view, rng), *_views(view, spec, rng), *_firsts(view, rng)]
-    return [*lone, *_sooner(view, rng), *_nearer(view, rng)]
+    return [*lone, *_sooner(view, rng), *_nearer(view, rng), *_turns(view, rng)]
 
 
 def _places(view: View, rng: Generator) -> list[tuple[str, str, str]]:
@@ -148,6 +158,53 @@ def _nearer(view: View, rng: Generator) -> list[tuple[str, str, str]]:
                 ("dense_nearer", f"Which is nearer to the {to}, the {a} or the {b}?", answer)
             )
     return out
+
+
+class Triples(NamedTuple):
+    """Someone at one place who faces a second: where is a third?"""
+
+    names: list[tuple[str, str, str]]
+    right: Array  # [N] m
+    forward: Array  # [N] m
+
+
+def _triples(view: View, rng: Generator) -> Triples:
+    """Some triples of single things far enough apart; a share of them stand where the walk began."""
+    names = view.seen.stock.singles()
+    if len(names) < 2:
+        return Triples([], np.zeros(0), np.zeros(0))
+    origin, axes = start_frame(view.camera)
+    members = [view.seen.stock.members[name][0] for name in names]
+    places = np.vstack(((view.seen.stock.boxes.center[members, :2] - origin) @ axes.T, [0.0, 0.0]))
+    start, named = len(names), [*names, "start"]
+    order = rng.permuted(np.tile(np.arange(len(named)), (TRIPLES, 1)), axis=1)
+    triples = order[:, :3][(order[:, 1:3] != start).all(1)]
+    triples[rng.random(len(triples)) < START_SHARE, 0] = start
+    at, facing, to = places[triples].transpose(1, 0, 2)
+    ahead, there = facing - at, to - at
+    length, far = np.linalg.norm(ahead, axis=1), np.linalg.norm(there, axis=1)
+    clear = (length > LEAST_APART) & (far > LEAST_APART)
+    ahead /= np.maximum(length, LEAST_APART)[:, None]
+    right = there[:, 0] * ahead[:, 1] - there[:, 1] * ahead[:, 0]
+    chosen = [(named[a], named[b], named[c]) for a, b, c in triples[clear].tolist()]
+    return Triples(chosen, right[clear], (there * ahead).sum(1)[clear])
+
+
+def _turns(view: View, rng: Generator) -> list[tuple[str, str, str]]:
+    """Left or right, or how far which way, for someone who faces a thing: the smallest step towards directions."""
+    found = _triples(view, rng)
+    out: dict[str, list[tuple[str, str, str]]] = {"dense_turn": [], "dense_side": []}
+    for (a, b, c), right, forward in zip(*found, strict=True):
+        side = "right" if right > 0 else "left"
+        is_clear = abs(right) > math.tan(math.radians(LEAST_ANGLE)) * abs(forward)
+        kind = "dense_side" if is_clear and rng.random() < 0.5 else "dense_turn"
+        words = f"At the {a}, facing the {b}: "
+        if kind == "dense_side":
+            out[kind].append((kind, f"{words}is the {c} left or right?", side))
+        else:
+            answer = f"{_side(right, 'right', 'left')}, {_side(forward, 'ahead', 'behind')}"
+            out[kind].append((kind, f"{words}where is the {c}?", answer))
+    return [row for rows in out.values() for row in rows[:DENSE_LIMIT]]
 
 
 def _pairs(names: list[str], rng: Generator) -> list[tuple[str, str]]:

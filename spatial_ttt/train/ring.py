@@ -23,6 +23,9 @@ RARE_SHARE, RARE_FACTOR = (
 )  # share of a batch's clips that have one: at most, against what is natural
 
 
+DENSE_ARRAYS = ("category", "depth", "pose", "counts", "place", "first")
+
+
 class Batch(NamedTuple):
     """B clips with up to Q branches each; a branch that is not there has `start` and `stop` 0."""
 
@@ -31,12 +34,14 @@ class Batch(NamedTuple):
     start: NDArray[np.int64]  # [B, Q] first answer token
     stop: NDArray[np.int64]  # [B, Q]
     kind: NDArray[np.int64]  # [B, Q] index into KINDS
+    named: NDArray[np.int64]  # [B, Q, Lq] category whose name ends at this token; 0: none does
     truth: list[list[str]]
     category: Tensor  # uint8 [B, T, h, w] category of every 8th pixel
     depth: Tensor  # float16 [B, T, h, w] m
     pose: Tensor  # [B, S, 4]
     counts: Tensor  # uint8 [B, S, K]
-    place: Tensor  # [B, K, 2]
+    place: Tensor  # [B, K, 2] m; nan: no single one was seen
+    first: Tensor  # [B, K] seconds; nan: never seen
 
 
 class ClipRing:
@@ -58,6 +63,7 @@ class ClipRing:
         self.pose = torch.zeros(capacity, spec.num_slots, 4, device=device)
         self.counts = torch.zeros(capacity, spec.num_slots, kinds, dtype=torch.uint8, device=device)
         self.place = torch.zeros(capacity, kinds, 2, device=device)
+        self.first = torch.zeros(capacity, kinds, device=device)
         self.records: list[Record | None] = [None] * capacity
         self.ready: list[int] = []
         self.where: dict[int, int] = {}  # place -> index in `ready`
@@ -98,7 +104,7 @@ class ClipRing:
     def fill(self, places: Sequence[int], records: Sequence[Record]) -> None:
         """Make clips ready for use; clips nothing can be asked about are left out."""
         index = to_device(np.array(places), self.device)
-        for name in ("pose", "counts", "place"):
+        for name in ("pose", "counts", "place", "first"):
             stacked = np.stack([getattr(record.facts, name) for record in records])
             getattr(self, name)[index] = to_device(stacked, self.device)
         self.release(places)
@@ -155,10 +161,11 @@ class ClipRing:
         truth = [[record.exchanges.truth[row] for row in rows] for record, rows in pairs]
         longest = min(ids.shape[-1], -(-int(stop.max()) // 8) * 8)
         index = to_device(np.array(places), self.device)
-        names = ("category", "depth", "pose", "counts", "place")
-        arrays = (getattr(self, name)[index] for name in names)
+        arrays = (getattr(self, name)[index] for name in DENSE_ARRAYS)
         on_device = to_device(ids[..., :longest].astype(np.int64), self.device)
-        return Batch(self.frames[index], on_device, start, stop, kind, truth, *arrays)
+        named = [record.exchanges.named[np.resize(rows, most)] for record, rows in pairs]
+        names = np.stack(named)[..., :longest].astype(np.int64)
+        return Batch(self.frames[index], on_device, start, stop, kind, names, truth, *arrays)
 
 
 def _fitting(order: NDArray[np.intp], length: NDArray[np.int16], room: int) -> NDArray[np.intp]:

@@ -21,6 +21,7 @@ from numpy.random import Generator, default_rng
 
 from spatial_ttt.errors import SceneError
 from spatial_ttt.scenes.homes import Home, make_home
+from spatial_ttt.scenes.questions import templates
 from spatial_ttt.scenes.questions.fair import generate_fair
 from spatial_ttt.scenes.questions.question import Question
 from spatial_ttt.scenes.questions.seen import observe
@@ -47,6 +48,7 @@ from spatial_ttt.train.clip_types import (
     categories,
 )
 from spatial_ttt.train.encoder import Encoder
+from spatial_ttt.train.named import NameFinder
 
 QUESTION_LIMITS = {
     "object_counting": 3,
@@ -64,6 +66,7 @@ QUESTION_LIMITS = {
 WALK_FIELD_OF_VIEW = (65.0, 80.0)  # degrees across
 ONE_HOME = (ValueError, LookupError, ArithmeticError)
 """What may go wrong in one home among many thousands without ending a run; SceneError is a ValueError."""
+NICENESS = 10  # homes can wait; the process that feeds the device, or compiles for it, cannot
 ATTEMPTS = 8  # seeds tried in turn until one gives a home with a walk
 
 
@@ -84,6 +87,8 @@ class SceneWorker:
         self.encoder = Encoder(Tokenizer.from_file(tokenizer_file))
         self.prompts = {"number": number_prompt, "choice": choice_prompt}
         self.index = {name: n for n, name in enumerate(categories())}
+        furniture = {name: n for name, n in self.index.items() if n}
+        self.names = NameFinder(self.encoder.encode, furniture)
         self.kept: dict[int, _Kept] = {}
         self.tickets = 0
 
@@ -127,10 +132,9 @@ class SceneWorker:
         visibility = Visibility(ids, sighting.pixels[:, ids], camera.times)
         seen = observe(scene, visibility, camera)
         rng = default_rng((kept.seed, 12))
-        asked = [
-            (q.question_type, self._prompt(q), q.ground_truth)
-            for q in generate_fair(seen, rng, QUESTION_LIMITS)
-        ]
+        questions = generate_fair(seen, rng, QUESTION_LIMITS)
+        asked = [(q.question_type, self._prompt(q), q.ground_truth) for q in questions]
+        asked += [self._as_stream(q) for q in questions if q.question_type == "object_counting"]
         view = dense_facts.View(scene, visibility, camera, seen)
         asked += dense_facts.exchanges(view, kept.task.spec, rng)
         exchanges = self._pack(asked, kept.task.branch_length)
@@ -146,6 +150,11 @@ class SceneWorker:
             question=question.question, options="\n".join(question.options)
         )
 
+    def _as_stream(self, question: Question) -> tuple[str, str, str]:
+        """A question about a number in a room in the words that are used for streams."""
+        words = templates.ask_stream_count(question.facts["categories"][0])
+        return "vsc", self.prompts["number"].format(question=words), question.ground_truth
+
     def _pack(self, asked: list[tuple[str, str, str]], length: int) -> Exchanges:
         rows = []
         for kind, prompt, answer in asked:
@@ -154,13 +163,16 @@ class SceneWorker:
             if len(head) + len(tail) <= length:
                 rows.append((head, tail, KINDS.index(kind), answer))
         ids = np.zeros((len(rows), length), np.int16)
-        for row, (head, tail, _, _) in zip(ids, rows, strict=True):
+        named = np.zeros((len(rows), length), np.uint8)
+        for row, names, (head, tail, _, _) in zip(ids, named, rows, strict=True):
             row[: len(head) + len(tail)] = head + tail
+            names[: len(head)] = self.names.ends(head)
         return Exchanges(
             ids,
             np.array([len(head) for head, *_ in rows], np.int16),
             np.array([len(head) + len(tail) for head, tail, *_ in rows], np.int16),
             np.array([kind for _, _, kind, _ in rows], np.uint8),
+            named,
             tuple(answer for *_, answer in rows),
         )
 
@@ -206,6 +218,7 @@ def thin_out(difficulty: Difficulty, placed: list[Placed]) -> list[Placed]:
 def run_worker(connection: Connection, tokenizer_file: str, prompts: tuple[str, str]) -> None:
     """Serve tasks and sightings until the other end closes."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.nice(NICENESS)
     worker = SceneWorker(tokenizer_file, *prompts)
     gc.freeze()
     serve_connection(connection, partial(serve, worker))

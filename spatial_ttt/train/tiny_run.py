@@ -17,16 +17,19 @@ import torch
 from torch import nn
 
 from spatial_ttt.engine import compile_for_training
+from spatial_ttt.eval.profiles import load_profile
 from spatial_ttt.presets import TINY_VOCAB_SIZE
 from spatial_ttt.tokenizer import default_texts, load_tokenizer, train_tokenizer
 from spatial_ttt.train import curves, probe
 from spatial_ttt.train import tiny_setup as setup
 from spatial_ttt.train.annealing import Reach, set_reach
+from spatial_ttt.train.chained import StreamAsker, chain, chained_spec
 from spatial_ttt.train.clip_text import Prefix, blind_prefix
 from spatial_ttt.train.clip_types import DENSE_KINDS, categories
-from spatial_ttt.train.curriculum import Stage, plan, stage_at, stages_between
+from spatial_ttt.train.curriculum import CHAINS, Stage, plan, stage_at, stages_between
 from spatial_ttt.train.dense_heads import DenseHeads
 from spatial_ttt.train.draw import warm_up
+from spatial_ttt.train.listening import before_anchors, middle
 from spatial_ttt.train.optim import SlowWeights
 from spatial_ttt.train.publish import publish, save_model, unpack
 from spatial_ttt.train.ranks import Ranks
@@ -98,11 +101,17 @@ class TinyRun:
         self.annealing = setup.make_annealing(chosen, self.stages, contexts, rule.window_size)
         self.reach = Reach(0, False)  # none yet
         self.blind = blind_prefix(self.tokenizer)
+        self.asker = StreamAsker(self._encode, load_profile("paper").number)
         self.launched: tuple[Launched, float] | None = None
         self.step = 0
 
+    def _encode(self, words: str) -> list[int]:
+        return list(self.tokenizer.encode(words, add_special_tokens=False))
+
     def _stepper(self) -> Stepper:
-        heads = DenseHeads(self.model.config.text_config.hidden_size, len(categories()))
+        model, hidden = self.model, self.model.config.text_config.hidden_size
+        listened = len(before_anchors(model)), len(middle(model))
+        heads = DenseHeads(hidden, len(categories()), *listened)
         modules = nn.ModuleList([self.model, heads.to(self.device)])
         dtype = setup.pick_dtype(self.chosen.dtype, self.device)
         self.ranks.share(modules)
@@ -242,7 +251,9 @@ class TinyRun:
         """Launch a step; make clips until the device is done with the one before."""
         began = time.monotonic()
         clips = max(1, int(self.chosen.clips * stage.clip_share))
-        work = self._work(self.supply.rings[stage.name], stage, clips)
+        ring = self.supply.rings[stage.name]
+        is_chained = float(self.turns.random()) < stage.chained
+        work = self._chain(ring, clips) if is_chained else self._work(ring, stage, clips)
         batch_ms = 1000 * (time.monotonic() - began)
         scale = cosine_scale(self.step, self.chosen.warmup, progress, floor=FLOOR)
         with self._showing_syncs():
@@ -252,6 +263,13 @@ class TinyRun:
         self.supply.feed()
         self._finish()
         self.launched = (launched, batch_ms)
+
+    def _chain(self, ring: ClipRing, clips: int) -> Work:
+        """Streams with as many frames together as a step of so many clips."""
+        homes = min(CHAINS[self.step % len(CHAINS)], clips)
+        spec = chained_spec(ring.spec, homes)
+        batch = chain(ring, self.asker, self.rng, rows=clips // homes, homes=homes)
+        return Work([batch], spec, self.supply.prefix(spec), False, is_chained=True)
 
     def _work(self, ring: ClipRing, stage: Stage, clips: int) -> Work:
         micro = self.chosen.micro or clips

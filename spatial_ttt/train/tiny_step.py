@@ -25,8 +25,9 @@ from spatial_ttt.train.branches import (
 )
 from spatial_ttt.train.clip_text import Prefix
 from spatial_ttt.train.clip_types import DENSE_KINDS, KINDS, ClipSpec
-from spatial_ttt.train.dense_heads import DenseHeads
+from spatial_ttt.train.dense_heads import DenseHeads, Named
 from spatial_ttt.train.devices import HostCopy, Mark, to_device
+from spatial_ttt.train.listening import before_anchors, listening, middle
 from spatial_ttt.train.optim import SlowWeights
 from spatial_ttt.train.ring import Batch
 
@@ -44,6 +45,8 @@ class Work(NamedTuple):
     spec: ClipSpec
     prefix: Prefix
     is_blind: bool
+    is_chained: bool = False
+    """Clips are streams of several homes: of the dense facts only counts are known."""
 
 
 class Timing(NamedTuple):
@@ -99,6 +102,14 @@ class Launched:
         return Timing(second.ms_since(first), third.ms_since(second))
 
 
+class Questions(NamedTuple):
+    """The questions of a batch as the model reads them."""
+
+    packed: Packed
+    targets: Targets
+    named: Named
+
+
 @dataclass(slots=True)
 class Stepper:
     """The model with all that trains it."""
@@ -116,10 +127,10 @@ class Stepper:
         """Descend once at `scale` times the peak rates; returns without waiting for the device."""
         began = Mark(self.device)
         asked = [pack(batch) for batch in work.batches]
-        total = sum(weight for _, _, weight in asked)
+        total = sum(weight for _, weight in asked)
         parts: dict[str, Tensor] = {}
-        for batch, (packed, targets, _) in zip(work.batches, asked, strict=True):
-            loss, found = self._loss(work, batch, (packed, targets), total)
+        for batch, (questions, _) in zip(work.batches, asked, strict=True):
+            loss, found = self._loss(work, batch, questions, total)
             loss.backward()
             for name, value in found.items():
                 parts[name] = parts[name] + value.detach() if name in parts else value.detach()
@@ -131,29 +142,37 @@ class Stepper:
         values = HostCopy(torch.cat((torch.stack([v.float() for v in parts.values()]), kinds)))
         marks = (began, differentiated, Mark(self.device))
         used = sum(int(batch.stop.sum()) for batch in work.batches)
-        room = sum(packed.ids.numel() for packed, _, _ in asked)
+        room = sum(questions.packed.ids.numel() for questions, _ in asked)
         about = (number, stage, work.is_blind, tuple(parts))
         return Launched(*about, values, marks, began.time, used / room)
 
     def _loss(
-        self, work: Work, batch: Batch, asked: tuple[Packed, Targets], total: float
+        self, work: Work, batch: Batch, asked: Questions, total: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The part of the step's loss from one of its batches, and what it consists of."""
-        parts, (packed, targets) = len(work.batches), asked
-        ingested = (
-            ingest_blind(self.model, work.prefix, batch.ids.shape[0], self.device)
-            if work.is_blind
-            else ingest(self.model, work.prefix, batch.frames, work.spec)
-        )
-        hidden = read_packed(self.model, ingested.state, packed)
-        loss, each = branch_loss(self.model, hidden, targets)
+        model, parts = self.model, len(work.batches)
+        with listening(model, before_anchors(model)) as seen:
+            ingested = (
+                ingest_blind(model, work.prefix, batch.ids.shape[0], self.device)
+                if work.is_blind
+                else ingest(model, work.prefix, batch.frames, work.spec)
+            )
+        with listening(model, middle(model)) as read:
+            hidden = read_packed(model, ingested.state, asked.packed)
+        loss, each = branch_loss(model, hidden, asked.targets)
         loss = loss / total
-        found = {"loss": loss, "by_kind": by_kind(each, targets.kind)}
-        if not work.is_blind and self.dense:
-            dense = self.heads(ingested, batch, work.prefix, work.spec)
-            found |= {f"dense_{name}": value / parts for name, value in dense._asdict().items()}
-            loss = loss + self.dense * dense.total() / parts
-        return loss, found
+        found = {"loss": loss, "by_kind": by_kind(each, asked.targets.kind)}
+        if work.is_blind or not self.dense:
+            return loss, found
+        if work.is_chained:
+            dense = {"counts": self.heads.counts(ingested, batch, work.prefix)}
+            extra = dense["counts"]
+        else:
+            losses = self.heads(ingested, seen, batch, (work.prefix, work.spec))
+            names = self.heads.names(read, batch, asked.named)
+            dense, extra = losses._asdict() | {"names": names}, losses.total() + names
+        found |= {f"dense_{name}": value / parts for name, value in dense.items()}
+        return loss + self.dense * extra / parts, found
 
 
 def by_kind(each: Tensor, kind: Tensor) -> Tensor:
@@ -162,7 +181,7 @@ def by_kind(each: Tensor, kind: Tensor) -> Tensor:
     return sums.index_add_(1, kind, torch.stack((each, torch.ones_like(each))))
 
 
-def pack(batch: Batch) -> tuple[Packed, Targets, float]:
+def pack(batch: Batch) -> tuple[Questions, float]:
     """Branches side by side, their answer tokens as flat indices, and the sum of these tokens' weights."""
     clips, _, length = batch.ids.shape
     row, number, step = np.nonzero(np.arange(length) < batch.stop[..., None])
@@ -182,4 +201,8 @@ def pack(batch: Batch) -> tuple[Packed, Targets, float]:
     flat = to_device((row * width + column)[answers], ids.device)
     chosen = (to_device(x, ids.device) for x in (weight, kind))
     targets = Targets(flat - 1, ids.flatten().index_select(0, flat), *chosen)
-    return packed, targets, float(weight.sum())
+    category = batch.named[row, number, step]
+    name = np.flatnonzero(category)
+    marks = ((row * width + column)[name], row[name], category[name])
+    named = Named(*(to_device(x, ids.device) for x in marks))
+    return Questions(packed, targets, named), float(weight.sum())

@@ -45,12 +45,15 @@ def ask(task: SceneTask, seed: int, sighting: Sighting) -> Record:
     truth = (f"{seed} {sighting.pixels[0, 1]}",) * QUESTIONS
     rows = np.ones((QUESTIONS, task.branch_length), np.int16)
     one, kinds = np.ones(QUESTIONS, np.int16), len(categories())
-    exchanges = Exchanges(rows, one, one + 1, np.zeros(QUESTIONS, np.uint8), truth)
+    kind, named = np.zeros(QUESTIONS, np.uint8), np.zeros(rows.shape, np.uint8)
+    exchanges = Exchanges(rows, one, one + 1, kind, named, truth)
     slots = task.spec.num_slots
     facts = Facts(
         np.full((slots, 4), seed, np.float32),
         np.zeros((slots, kinds), np.uint8),
         np.zeros((kinds, 2), np.float32),
+        np.zeros(kinds, np.float32),
+        np.ones(kinds, bool),
     )
     return Record(sighting.ticket, seed, exchanges, facts, 1)
 

@@ -44,7 +44,7 @@ def test_every_question_type_is_asked_and_dense_facts_as_much_as_said() -> None:
     dense = {kind: stage.weights[kind] for kind in DENSE_KINDS}
     assert dense == {kind: 2.0 * EMPHASIS.get(kind, 1.0) for kind in DENSE_KINDS}
     assert dense["dense_view"] == 2.0 and dense["dense_first"] == 4.0
-    assert set(EMPHASIS) < {*QUESTION_TYPES, *DENSE_KINDS}
+    assert set(EMPHASIS) < {*QUESTION_TYPES, *DENSE_KINDS, "vsc"}
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from spatial_ttt.scenes import rules
 from spatial_ttt.scenes.questions.seen import SeenRule
 from spatial_ttt.train.camera_paths import pinhole
 from spatial_ttt.train.clip_types import ClipSpec, categories
@@ -121,3 +122,45 @@ def test_questions_about_first_sights_name_the_first_clear_frame(view: View) -> 
         columns = [n for n, item in enumerate(view.scene.objects) if item.category == name]
         clear = (view.visibility.pixels[:, columns] >= least).any(1)
         assert float(answer) == pytest.approx(view.camera.times[clear.argmax()], abs=0.051)
+
+
+def test_directions_hold_for_someone_who_stands_there(view: View) -> None:
+    """Two pegs and a compass: the angle between the two lines, by the rule of the benchmark's questions."""
+    place = {
+        name: view.seen.stock.boxes.center[view.seen.stock.members[name][0]]
+        for name in view.seen.stock.singles()
+    }
+    place["start"] = np.array([*view.camera.camera_to_world[0, :2, 3], 0.0])
+    checked = 0
+    for seed in range(6):
+        for kind, question, answer in exchanges(view, clips.SPEC, np.random.default_rng(seed)):
+            if kind not in ("dense_side", "dense_turn"):
+                continue
+            words = r"At the (.+), facing the (.+): (?:is|where is) the (.+?)(?: left or right)?\?"
+            at, facing, to = (place[name] for name in re.fullmatch(words, question).groups())
+            degrees = float(rules.bearing(at[None], facing[None], to[None])[0])  # to the left
+            far = np.linalg.norm((to - at)[:2])
+            left, ahead = (
+                far * math.sin(math.radians(degrees)),
+                far * math.cos(math.radians(degrees)),
+            )
+            if kind == "dense_side":
+                assert answer == ("left" if left > 0 else "right")
+            else:
+                side, right, way, metres = re.fullmatch(
+                    r"(right|left) ([\d.]+), (ahead|behind) ([\d.]+)", answer
+                ).groups()
+                assert float(right) * (1 if side == "left" else -1) == pytest.approx(left, abs=0.06)
+                assert float(metres) * (1 if way == "ahead" else -1) == pytest.approx(
+                    ahead, abs=0.06
+                )
+            checked += 1
+    assert checked >= 6
+
+
+def test_first_sights_and_certainty_are_those_of_the_questions(view: View) -> None:
+    found = facts(view.scene, view.visibility, view.camera, INDEX)
+    for name, time in view.seen.first_clear.items():
+        assert found.first[INDEX[name]] == pytest.approx(time)
+    sure = {name for name, n in INDEX.items() if found.is_sure[n] and found.counts[-1, n]}
+    assert set(view.seen.stock.members) == sure

@@ -28,9 +28,12 @@ def record(seed: int, kinds: tuple[int, ...] = (COUNT,)) -> Record:
         np.full((1, 4), seed, np.float32),
         np.full((1, len(categories())), seed, np.uint8),
         np.full((len(categories()), 2), seed, np.float32),
+        np.full(len(categories()), seed, np.float32),
+        np.ones(len(categories()), bool),
     )
     truth = tuple(f"{seed} {n}" for n in range(many))
-    exchanges = Exchanges(ids, start, start + 2, np.array(kinds, np.uint8), truth)
+    named = (ids > 0).astype(np.uint8)
+    exchanges = Exchanges(ids, start, start + 2, np.array(kinds, np.uint8), named, truth)
     return Record(seed, seed, exchanges, facts, 0)
 
 

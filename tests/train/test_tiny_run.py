@@ -105,11 +105,19 @@ def test_a_step_may_go_through_in_parts(run: TinyRun, stage: Stage) -> None:
 
 def test_the_window_shrinks_and_the_fast_weights_come_on_as_the_run_proceeds(run: TinyRun) -> None:
     attention = run.model.decoder.layers[0].self_attn
-    assert run.annealing.first == 128 and run.annealing.last == 128
-    for progress, memory in ((0.0, False), (0.29, False), (0.3, True), (1.0, True)):
+    # The longest context: four homes of the smoke plan in a row.
+    assert run.annealing.first == 384 and run.annealing.last == 128
+    due = (
+        (0.0, 384, False),
+        (0.29, 384, False),
+        (0.3, 384, True),
+        (0.5, 256, True),
+        (1.0, 128, True),
+    )
+    for progress, window, memory in due:
         run._set_reach(progress)
-        assert attention.memory_is_on is memory
-        assert run.reach == Reach(128, memory)
+        assert attention.memory_is_on is memory and attention.config.window_size == window
+        assert run.reach == Reach(window, memory)
 
 
 def test_a_step_is_given_an_earlier_stages_clips_now_and_then(run: TinyRun, stage: Stage) -> None:

@@ -12,10 +12,12 @@ from torch import nn
 from spatial_ttt.errors import DataError
 from spatial_ttt.model.layout import text
 from spatial_ttt.train.branches import ingest
-from spatial_ttt.train.clip_text import blind_prefix
+from spatial_ttt.train.chained import StreamAsker, chain, chained_spec
+from spatial_ttt.train.clip_text import blind_prefix, clip_prefix
 from spatial_ttt.train.clip_types import DENSE_KINDS, KINDS, categories
 from spatial_ttt.train.dense_heads import DenseHeads
 from spatial_ttt.train.devices import HostCopy, Mark
+from spatial_ttt.train.listening import before_anchors, middle
 from spatial_ttt.train.optim import GROUPS, OptimConfig, SlowWeights
 from spatial_ttt.train.ring import Batch
 from spatial_ttt.train.tiny_step import DENSE_TOKEN_WEIGHT, Launched, Stepper, Work, by_kind
@@ -25,7 +27,8 @@ from tests.train import clips
 def stepper(rate: float = 1e-3, dense: float = 0.5) -> Stepper:
     torch.manual_seed(0)
     model = clips.model().train()
-    heads = DenseHeads(model.config.text_config.hidden_size, len(categories()))
+    listened = len(before_anchors(model)), len(middle(model))
+    heads = DenseHeads(model.config.text_config.hidden_size, len(categories()), *listened)
     config = OptimConfig(
         learning_rate=dict.fromkeys(GROUPS, rate),
         weight_decay=0.0,
@@ -107,7 +110,8 @@ def test_steps_learn_the_answers_and_the_dense_facts() -> None:
     first, last = launched[0].scores, launched[-1].scores
     assert last["loss"] < 0.6 * first["loss"]
     assert {name for name in first if name.startswith("dense_")} == {
-        f"dense_{part}" for part in ("category", "depth", "pose", "counts", "place")
+        f"dense_{part}"
+        for part in ("category", "depth", "pose", "counts", "place", "where", "names")
     }
     assert last["dense_category"] < first["dense_category"]
     assert [step.number for step in launched] == list(range(1, 9))
@@ -166,3 +170,18 @@ def test_times_of_a_step_are_those_between_its_marks() -> None:
     for mark, time in zip(step.marks, (10.0, 10.25, 11.0), strict=True):
         mark.time = time
     assert step.timing == pytest.approx((250.0, 750.0))
+
+
+def test_a_stream_of_several_homes_is_trained_on_its_counts() -> None:
+    ring = clips.ring()
+    asker = StreamAsker(lambda text: clips.tokenizer().encode(text), "{question}")
+    spec = chained_spec(ring.spec, 2)
+    some = chain(ring, asker, np.random.default_rng(0), rows=2, homes=2)
+    given = Work([some], spec, clip_prefix(clips.tokenizer(), spec), False, is_chained=True)
+    made = stepper(rate=5e-3)
+    launched = [made.step(given, 1.0, n, "look") for n in range(1, 9)]
+    first, last = launched[0].scores, launched[-1].scores
+    assert set(first) == {"loss", "dense_counts", "grad_norm"} and set(launched[0].by_kind) == {
+        "vsc"
+    }
+    assert last["loss"] < 0.6 * first["loss"] and last["dense_counts"] < first["dense_counts"]
