@@ -14,6 +14,7 @@ from spatial_ttt.model.layout import Layout
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState
 from spatial_ttt.model.steady import SteadyDecoder
+from spatial_ttt.model.steady_vision import SteadyVision
 from spatial_ttt.model.vision import VisionTokens
 
 LOST = "a piece failed half-way and the steady session is lost; close it and restore a snapshot"
@@ -25,9 +26,14 @@ class SteadyStream:
     def __init__(self, model: SpatialTTTForConditionalGeneration) -> None:
         self._model = model
         self._engine = SteadyDecoder(model.decoder)
+        self._vision = SteadyVision(model, self._engine.graphs)
         self._held: DecoderState | None = None  # the state that the engine's tensors say
         self._view: DecoderState | None = None  # the last one returned, unless it was settled
         self._lost: DecoderState | None = None  # a view that a failing piece wrote over
+
+    def encode(self, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:
+        """As `model.encode`; the result is good until the next call."""
+        return self._vision.encode(patches, grid)
 
     @torch.no_grad()
     def push(

@@ -77,7 +77,7 @@ class PlainIngest:
 
 
 class SteadyIngest:
-    """The static-shape engine: the decoder's step replayed, everything before it as it is."""
+    """The static-shape engine: the vision tower and the decoder's step replayed."""
 
     def __init__(
         self,
@@ -88,6 +88,8 @@ class SteadyIngest:
         self._model, self._subject, self._pieces = model, subject, _Pieces(subject)
         self._anchors = anchors
         self._engine: Any = import_module(STEADY_MODULE).SteadyDecoder(model.decoder)
+        vision = import_module(f"{STEADY_MODULE}_vision")
+        self._vision: Any = vision.SteadyVision(model, self._engine.graphs)
         self.restart()
 
     def restart(self) -> None:
@@ -102,7 +104,7 @@ class SteadyIngest:
 
     def push(self, frames: Tensor) -> None:
         model, subject = self._model, self._subject
-        vision = model.encode(subject.patches(frames), subject.grid)
+        vision = self._vision.encode(subject.patches(frames), subject.grid)
         ids, layout = self._pieces.of(frames.shape[0] // 2)
         hidden, deepstack = model.embed(ids, layout, vision)
         tokens, self._position = model.decoder.tokens(hidden, layout, self._position, deepstack)

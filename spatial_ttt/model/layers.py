@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -124,14 +125,19 @@ class RotaryEmbedding(nn.Module):
 
         Angles are made in float32 for every model, as the trained weights expect.
         """
-        device = positions.device
-        exponent = (
-            torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device) / self.head_dim
-        )
-        inv_freq = 1.0 / (self.theta**exponent)
-        axis = torch.tensor(self.axis, device=device)
+        inv_freq, axis = _frequencies(self.theta, self.axis, self.head_dim, positions.device)
         angle = positions.float().movedim(0, -1)[..., axis] * inv_freq  # [B, L, head_dim / 2]
         return torch.cat((angle.cos(), angle.sin()), dim=-1).to(dtype)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # else the kept tensors could not be used in training
+def _frequencies(
+    theta: float, axis: tuple[int, ...], head_dim: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Inverse frequencies and the axis each turns by [head_dim / 2]."""
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
+    return 1.0 / (theta**exponent), torch.tensor(axis, device=device)
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:

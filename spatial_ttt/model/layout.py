@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -113,7 +114,15 @@ def positions(layout: Layout, start: int, device: torch.device | str = "cpu") ->
     A piece that starts inside a slot takes the slot's own p as `start`. Returns the position of the next token too:
     the slot's p again when the last slot is cut.
     """
-    parts = []
+    offsets, length = _offsets(layout, torch.device(device))
+    return offsets + start, start + length
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # else the kept tensors could not be used in training
+def _offsets(layout: Layout, device: torch.device) -> tuple[Tensor, int]:
+    """The same from position 0; kept, since patterns repeat and a copy to a device makes the host wait."""
+    parts, start = [], 0
     for run in layout:
         if run.kind == RunKind.TEXT:
             parts.append(torch.arange(start, start + run.length).expand(3, -1))

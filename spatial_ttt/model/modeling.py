@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -251,8 +252,10 @@ def refuse_differences(folder: str | Path, missing: Iterable[str], extra: Iterab
         )
 
 
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # else the kept tensors could not be used in training
 def vision_index(layout: Layout, device: torch.device) -> Tensor:
-    """Indices of the vision tokens in a piece, in order."""
+    """Indices of the vision tokens in a piece, in order; kept, since patterns repeat."""
     parts, at = [], 0
     for run in layout:
         if run.kind == RunKind.SLOT:

@@ -32,6 +32,7 @@ class SteadyDecoder:
         device = decoder.norm.weight.device
         buffers, graphs = Buffers(), Graphs(device)
         self.decoder = decoder
+        self.graphs = graphs  # who captures more for the same stream shares its memory
         self.layers: list[SteadyTTT | SteadyAnchor] = [
             SteadyTTT(layer, buffers, graphs)
             if isinstance(layer, TTTLayer)

@@ -1,0 +1,40 @@
+"""The vision tower of a steady stream: one graph per number of slots and frame size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.model.steady_graphs import Graphs, keep_latest
+from spatial_ttt.model.vision import VisionTokens
+
+Encode = Callable[[], VisionTokens]
+
+
+class SteadyVision:
+    """Encodes slots as `model.encode` does, replayed from the second time on; not for two threads at once."""
+
+    def __init__(self, model: SpatialTTTForConditionalGeneration, graphs: Graphs) -> None:
+        self._model, self._graphs = model, graphs
+        self._known: dict[Any, tuple[Tensor, Encode] | None] = {}
+
+    @torch.no_grad()
+    def encode(self, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:
+        """Vision tokens of S slots, good until the next call; see `model.encode`."""
+        key = (patches.shape, patches.dtype, grid)
+        if key not in self._known:
+            keep_latest(self._known, key, None)
+            return self._model.encode(patches, grid)
+        known = self._known[key]
+        if known is None:
+            place = patches.clone()
+            known = (place, self._graphs.capture(partial(self._model.encode, place, grid)))
+        keep_latest(self._known, key, known)
+        place, work = known
+        place.copy_(patches)
+        return work()
