@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -104,6 +104,20 @@ def linear_together(module: nn.Module, x: Tensor, layers: Sequence[nn.Linear]) -
         bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
         return F.linear(x, torch.cat([layer.weight for layer in layers]), bias)
     return torch.cat([layer(x) for layer in layers], dim=-1)
+
+
+def derived(
+    module: nn.Module, name: str, weights: Sequence[Tensor], make: Callable[[], Tensor]
+) -> Tensor:
+    """What `make` makes of these weights of `module`; on a prepared module it is kept until one of them changes."""
+    is_told = not any(weight.is_inference() for weight in weights)  # of changes
+    if torch.is_grad_enabled() or "packed" not in module.__dict__ or not is_told:
+        return make()
+    key = tuple((weight.data_ptr(), weight._version) for weight in weights)
+    known: dict[str, tuple[Any, Tensor]] = module.__dict__.setdefault("derived", {})
+    if name not in known or known[name][0] != key:
+        known[name] = (key, make())
+    return known[name][1]
 
 
 class RotaryEmbedding(nn.Module):

@@ -6,6 +6,7 @@ Shapes: fast [B, queue, C] are the tokens at hand, C channels of query, key and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -15,6 +16,17 @@ from spatial_ttt.model.convolution import convolve_slots, take_tokens
 from spatial_ttt.model.holding import Plan, Stretch
 from spatial_ttt.model.kernels import shaping
 from spatial_ttt.model.state import Context
+
+FEW_GAPS = 4
+"""So many runs of tokens are copied one by one; more are gathered by an index."""
+
+
+def kernel_of(weights: Sequence[Tensor]) -> Tensor:
+    """Kernels [C, 1, 3, 3, 3] as one; without gradients channels lie side by side, as the kernel reads them."""
+    joined = torch.cat(tuple(weights))
+    if torch.is_grad_enabled():
+        return joined
+    return joined.flatten(1).t().contiguous().t().unflatten(1, joined.shape[1:])
 
 
 def convolve_released(
@@ -45,8 +57,12 @@ def _in_place(
 
     fast = fast.contiguous()
     released = torch.empty_like(fast[:, : plan.released])
-    between = _gaps(plan, fast.device)
-    if between is not None:
+    gaps = _gaps(plan)
+    if len(gaps) <= FEW_GAPS:
+        for start, stop in gaps:
+            released[:, start:stop] = fast[:, start:stop]
+    else:
+        between = _gap_index(plan, fast.device)
         released[:, between] = fast[:, between]
     kept = context if plan.keeps_context else None
     taps = taps_of(weight)
@@ -86,13 +102,23 @@ def _with_context(
 
 
 @lru_cache(maxsize=4096)
-def _gaps(plan: Plan, device: torch.device) -> Tensor | None:
-    """Indices of the released tokens that no stretch convolves; None: there are none."""
-    inside = torch.zeros(plan.released, dtype=torch.bool)
-    for stretch in plan.stretches:
-        for start in stretch.starts:
-            inside[start : start + stretch.grid[0] * stretch.grid[1]] = True
-    return None if bool(inside.all()) else (~inside).nonzero()[:, 0].to(device)
+def _gaps(plan: Plan) -> tuple[tuple[int, int], ...]:
+    """Where released tokens lie that no stretch convolves: (first, one after the last) of each run."""
+    slots = sorted(
+        (start, start + stretch.grid[0] * stretch.grid[1])
+        for stretch in plan.stretches
+        for start in stretch.starts
+    )
+    edges = [0, *(edge for slot in slots for edge in slot), plan.released]
+    pairs = zip(edges[::2], edges[1::2], strict=True)
+    return tuple((start, stop) for start, stop in pairs if start < stop)
+
+
+@lru_cache(maxsize=256)
+def _gap_index(plan: Plan, device: torch.device) -> Tensor:
+    """Indices of the same tokens."""
+    with torch.inference_mode(False):  # else the kept tensor could not be used in training
+        return torch.cat([torch.arange(*gap) for gap in _gaps(plan)]).to(device)
 
 
 @lru_cache(maxsize=4096)

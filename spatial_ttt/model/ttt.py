@@ -25,7 +25,7 @@ from spatial_ttt.model.holding import Plan, plan
 from spatial_ttt.model.kernels import attention, mixing, resolve_backend, shaping
 from spatial_ttt.model.kernels.attention import Past
 from spatial_ttt.model.kv_cache import KVCache, append
-from spatial_ttt.model.layers import RMSNorm, linear_together, rotate
+from spatial_ttt.model.layers import RMSNorm, derived, linear_together, rotate
 from spatial_ttt.model.layout import join, split
 from spatial_ttt.model.state import (
     Context,
@@ -39,7 +39,7 @@ from spatial_ttt.model.state import (
     own,
     slice_tokens,
 )
-from spatial_ttt.model.stream_convolution import convolve_released
+from spatial_ttt.model.stream_convolution import convolve_released, kernel_of
 
 UNIT_EPS = 1e-5
 AnchorCache = KVCache | BoundedCache
@@ -98,10 +98,23 @@ class Attention(nn.Module):
         return shaping.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps)
 
     def attend_all(
-        self, x: Tensor, rope: Tensor, cache: AnchorCache | None, branches: int = 1
+        self,
+        x: Tensor,
+        rope: Tensor,
+        cache: AnchorCache | None,
+        branches: int = 1,
+        wanted: int | None = None,
     ) -> tuple[Tensor, AnchorCache]:
-        """Attend to all tokens seen, or to those a bounded cache keeps; x [B, L, D] -> [B, L, D]."""
-        out, grown = self.remember(*self.heads(self.project(x), rope), cache, branches)
+        """Attend to all tokens seen, or to those a bounded cache keeps; x [B, L, D] -> [B, L, D].
+
+        With `wanted` only for the last so many tokens; all are remembered.
+        """
+        q, k, v = self.heads(self.project(x), rope)
+        first = 0 if wanted is None else max(0, x.shape[1] - wanted)
+        if isinstance(cache, BoundedCache):  # reads block by block, as it writes
+            out, grown = self.remember(q, k, v, cache, branches)
+            return self.o_proj(out[:, first:]), grown
+        out, grown = self.remember(q[:, :, first:], k, v, cache, branches)
         return self.o_proj(out), grown
 
     def remember(
@@ -200,6 +213,7 @@ class TTTAttention(Attention):
         if not todo.released:
             return ready, ready.hidden, state
         released = projected.first(todo.released, fast)
+        del x, raw, projected, fast, tokens  # the end of a video releases many tokens at once
         mixed, state = self.mix(
             released, ready.rope, state, branches=branches, keep_state=keep_state
         )
@@ -235,7 +249,7 @@ class TTTAttention(Attention):
     def shape(self, raw: Raw, rope: Tensor) -> Projected:
         """Everything a token brings along that depends on itself and its position alone."""
         if shaping.applies(raw.qkv):
-            scales = shaping.FastScales(self.q_scale, self.q_offset, self.k_scale, self.k_offset)
+            scales = self._scales(raw.qkv.dtype)
             q, k, v, fast = shaping.heads(raw.qkv, rope, self.head_norms, self.num_kv_heads, scales)
             assert fast is not None
             return Projected(q, k, v, fast, *self.rates(raw.rates))
@@ -249,6 +263,11 @@ class TTTAttention(Attention):
             dim=-1,
         )
         return Projected(rotate(q, rope), rotate(k, rope), v, fast, *self.rates(raw.rates))
+
+    def _scales(self, dtype: torch.dtype) -> Tensor:
+        """Scale and offset of queries, then of keys, [4, D]."""
+        parts = (self.q_scale, self.q_offset, self.k_scale, self.k_offset)
+        return derived(self, "scales", parts, lambda: torch.stack(parts).to(dtype))
 
     def rates(self, raw: Tensor) -> tuple[Tensor, ...]:
         """Learning rates [B, L, 3 * heads], momentum and gate [B, L, heads] from what `rate_layers` say."""
@@ -267,8 +286,9 @@ class TTTAttention(Attention):
         """Convolve the slots a plan releases; fast [B, queue, 3 D] -> [B, released, 3 D]."""
         if not plan.stretches:
             return fast[:, : plan.released], context if plan.keeps_context else None
-        weight = torch.cat((self.conv_q.weight, self.conv_k.weight, self.conv_v.weight))
-        return convolve_released(fast, plan, context, weight, self.config.convolution == "centred")
+        weights = (self.conv_q.weight, self.conv_k.weight, self.conv_v.weight)
+        kernel = derived(self, "convolution", weights, lambda: kernel_of(weights))
+        return convolve_released(fast, plan, context, kernel, self.config.convolution == "centred")
 
     def mix(
         self,
@@ -290,8 +310,13 @@ class TTTAttention(Attention):
         return self.o_proj(out), state._replace(fast=fast, window=window)
 
     def _read_and_write(
-        self, tokens: Projected, rope: Tensor, state: fw.FastState, branches: int, keep_state: bool
-    ) -> tuple[Tensor, fw.FastState]:
+        self,
+        tokens: Projected,
+        rope: Tensor,
+        state: fw.FastState | fw.BriefState,
+        branches: int,
+        keep_state: bool,
+    ) -> tuple[Tensor, Any]:
         inputs = self.fast_inputs(tokens, rope)
         initial, rule = self.fast_weights.initial(), self.rule(inputs.query.dtype)
         if branches == 1:

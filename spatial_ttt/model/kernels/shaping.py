@@ -21,15 +21,6 @@ class HeadNorms(NamedTuple):
     eps: float
 
 
-class FastScales(NamedTuple):
-    """What turns shared queries and keys into the fast branch's, [D] each."""
-
-    query: Tensor
-    query_offset: Tensor
-    key: Tensor
-    key_offset: Tensor
-
-
 def applies(x: Tensor) -> bool:
     """These kernels may run on x: no gradients are wanted, and the backend resolves to Triton."""
     if torch.is_grad_enabled():
@@ -38,12 +29,12 @@ def applies(x: Tensor) -> bool:
 
 
 def heads(
-    qkv: Tensor, rope: Tensor, norms: HeadNorms, kv_heads: int, scales: FastScales | None
+    qkv: Tensor, rope: Tensor, norms: HeadNorms, kv_heads: int, scales: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """`Attention.heads` and `TTTAttention.shape`: norms, rotation and the fast branch's inputs.
 
     qkv [B, L, (H + 2 Hkv) Dh], rope [B, L, Dh] -> q [B, H, L, Dh], k and v [B, Hkv, L, Dh], and with
-    `scales` the branch's [B, L, 3 H Dh].
+    `scales` [4, D] (of queries, their offset, of keys, their offset) the branch's [B, L, 3 H Dh].
     """
     from spatial_ttt.model.kernels import shaping_triton as kernels
 

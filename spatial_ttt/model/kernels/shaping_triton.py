@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from spatial_ttt.model.kernels.shaping import FastScales, HeadNorms
+    from spatial_ttt.model.kernels.shaping import HeadNorms
 
 _TOKENS = 16  # tokens of one head that a program takes
 
@@ -103,7 +103,7 @@ def _heads(
 
 
 def heads(
-    qkv: Tensor, rope: Tensor, norms: HeadNorms, kv_heads: int, scales: FastScales | None
+    qkv: Tensor, rope: Tensor, norms: HeadNorms, kv_heads: int, scales: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """See `shaping.heads`."""
     qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
@@ -115,7 +115,7 @@ def heads(
     q = qkv.new_empty(batch, num, length, dim)
     k, v = (qkv.new_empty(batch, kv_heads, length, dim) for _ in range(2))
     fast = qkv.new_empty(batch, length, 3 * num * dim) if scales is not None else None
-    table = q if scales is None else torch.stack(scales).to(qkv.dtype)
+    table = q if scales is None else scales.contiguous()
     rows = batch * length
     if rows:
         _heads[(triton.cdiv(rows, _TOKENS), total)](

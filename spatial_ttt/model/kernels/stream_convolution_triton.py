@@ -94,6 +94,43 @@ def _convolve(
             tl.store(to + done, now.to(out.dtype.element_ty), mask=inside)
 
 
+@triton.jit(
+    do_not_specialize=["present", "height", "width", "length", "out_length", "first", "stride"]
+)
+def _convolve_one(
+    fast, before, taps, out, present, height, width, channels, length, out_length, first, stride,
+    BEHIND: tl.constexpr, HAS_BEFORE: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """The same for a stretch of one slot: three frames are read, one is written."""
+    blocks = tl.cdiv(height * width, PIXELS)
+    program = tl.program_id(0)
+    pixel = (program % blocks) * PIXELS + tl.arange(0, PIXELS)
+    batch = (program // blocks).to(tl.int64)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    row, col = pixel // width, pixel % width
+    inside = (pixel < height * width)[:, None] & (channel < channels)[None, :]
+    base = fast + (batch * length + first) * channels
+    past = before + batch * BEHIND * height * width * channels
+    acc = tl.zeros((PIXELS, CHANNELS), tl.float32)
+    for t in tl.static_range(3):
+        ahead = t - BEHIND if t > BEHIND else 0
+        slot = tl.minimum(present - 1, ahead).to(tl.int64)
+        frame = base + slot * stride * channels
+        if HAS_BEFORE and t < BEHIND:
+            frame = past + t * height * width * channels
+        for dy in tl.static_range(3):
+            for dx in tl.static_range(3):
+                y = tl.minimum(tl.maximum(row + (dy - 1), 0), height - 1)
+                x = tl.minimum(tl.maximum(col + (dx - 1), 0), width - 1)
+                place = (y * width + x)[:, None] * channels + channel[None, :]
+                value = tl.load(frame + place, mask=inside, other=0.0).to(tl.float32)
+                at = (t * 9 + dy * 3 + dx) * channels + channel
+                tap = tl.load(taps + at, mask=channel < channels, other=0.0)
+                acc += value * tap.to(tl.float32)[None, :]
+    to = out + (batch * out_length + first + pixel)[:, None] * channels + channel[None, :]
+    tl.store(to, acc.to(out.dtype.element_ty), mask=inside)
+
+
 def convolve_into(
     out: Tensor, fast: Tensor, slots: Slots, before: Tensor | None, taps: Tensor, behind: int
 ) -> None:
@@ -104,12 +141,20 @@ def convolve_into(
     """
     batch, length, channels = fast.shape
     height, width = slots.grid
+    past = fast if before is None else before.contiguous()
+    if slots.count == 1:
+        block = min(128, triton.next_power_of_2(channels))
+        _convolve_one[(batch * triton.cdiv(height * width, 8), triton.cdiv(channels, block))](
+            fast, past, taps, out, slots.present, height, width, channels, length, out.shape[1], slots.first,
+            slots.stride, BEHIND=behind, HAS_BEFORE=before is not None, PIXELS=8, CHANNELS=block, num_warps=4,
+        )  # fmt: skip
+        return
     frames = min(_FRAMES, triton.next_power_of_2(slots.count))
     blocks = triton.cdiv(height * width, _PIXELS)
     block = min(_CHANNELS, triton.next_power_of_2(channels))
     grid = (batch * blocks * triton.cdiv(slots.count, frames), triton.cdiv(channels, block))
     _convolve[grid](
-        fast, fast if before is None else before.contiguous(), taps, out, slots.count, slots.present, height,
+        fast, past, taps, out, slots.count, slots.present, height,
         width, channels, length, out.shape[1], slots.first, slots.stride, BEHIND=behind,
         HAS_BEFORE=before is not None, FRAMES=frames, PIXELS=_PIXELS, CHANNELS=block, num_warps=4,
     )  # fmt: skip

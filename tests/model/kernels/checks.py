@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.model.kernels.attention_checks import attention
 from tests.model.kernels.check import Check, Function
-from tests.model.kernels.layer_checks import decoder, streaming
+from tests.model.kernels.layer_checks import decoder, steady, streaming
 
 
 def newton_schulz(device: torch.device) -> Iterator[Check]:
@@ -255,6 +256,8 @@ CHECKS = {
     "decoder": decoder,
     "shaping": shaping,
     "streaming": streaming,
+    "attention": attention,
+    "steady": steady,
 }
 
 

@@ -77,6 +77,55 @@ class _Call(torch.nn.Module):
         return self.function(self.model, *inputs)
 
 
+def steady(device: torch.device) -> Iterator[Check]:
+    """The steady engine against the decoder: windows that slide, pages that fill up, forks in between."""
+    from spatial_ttt.model import kv_cache
+    from spatial_ttt.model.kernels import request_backend
+    from spatial_ttt.model.layout import END, slot, text
+    from spatial_ttt.model.state import DecoderState
+    from spatial_ttt.model.steady import SteadyDecoder, SteadyTTT
+    from tests.model.streams import model_of
+
+    model = model_of(torch.float32, chunk_size=20, window_size=22, use_muon=False).to(device)
+    piece = (text(1), slot(2, 2), text(1))
+    pieces = [piece] * 13 + [piece * 2] * 4
+    inputs = [
+        torch.randn(1, sum(run.length for run in layout), 32, device=device) for layout in pieces
+    ]
+    question = torch.randn(1, 5, 32, device=device)
+
+    def plain(*inputs: Tensor) -> Tensor:
+        own = deepcopy(model).to(inputs[0].dtype)
+        state, out = own.decoder.start(), []
+        for hidden, layout in zip(inputs, pieces, strict=True):
+            tokens, position = own.decoder.tokens(hidden, layout, state.position)
+            done, state = own.decoder(tokens, state._replace(position=position))
+            out.append(done.hidden)
+        return torch.cat(out, dim=1)
+
+    def fast(*inputs: Tensor) -> Tensor:
+        engine, out = SteadyDecoder(model.decoder), []
+        with request_backend("triton"):
+            engine.load(model.decoder.start())
+            for number, (hidden, layout) in enumerate(zip(inputs, pieces, strict=True)):
+                tokens, engine.position = model.decoder.tokens(hidden, layout, engine.position)
+                out.append(engine.push(tokens).hidden.clone())
+                if number % 4 == 3:
+                    ask(engine.export())
+            slides = [layer.window for layer in engine.layers if isinstance(layer, SteadyTTT)]
+        if not all(slides):
+            raise RuntimeError("no window slid")
+        return torch.cat(out, dim=1)
+
+    def ask(fork: DecoderState) -> None:
+        tokens, _ = model.decoder.tokens(question, (END, text(5)), fork.position)
+        model.decoder(tokens, fork)
+
+    page, kv_cache.PAGE_TOKENS = kv_cache.PAGE_TOKENS, 64
+    yield Check("steady", fast, plain, inputs, 1e-4, False)
+    kv_cache.PAGE_TOKENS = page
+
+
 def streaming(device: torch.device) -> Iterator[Check]:
     """Pieces of a stream through two layers, without gradients: every kernel that streaming uses."""
     from spatial_ttt.model.decoder import HybridDecoder
@@ -90,6 +139,8 @@ def streaming(device: torch.device) -> Iterator[Check]:
     pieces = (
         (text(3), slot(2, 3), text(2), slot(2, 3)),
         (text(2), slot(2, 3), text(2), slot(2, 3), text(2), slot(2, 3)),
+        (text(1), slot(2, 3), text(1)),
+        (slot(2, 3),),
         (text(2), slot(2, 3), END, text(15)),
     )
     for convolution, packed in (("centred", True), ("causal", False)):
