@@ -17,6 +17,7 @@ import record
 import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from triton.errors import TritonError
 
 HEADS, KV_HEADS, DIM = 16, 8, 128
 Variant = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -147,6 +148,48 @@ def flex(window: int | None) -> Variant:
     return run
 
 
+def ours(window: int | None, tiles: tuple[int, int, int, int], waves: int) -> Variant:
+    """The streaming kernel; tiles are (packed queries, keys, warps, stages)."""
+    from spatial_ttt.model.kernels.attention import Past
+    from spatial_ttt.model.kernels.attention_triton import Tiles, attend
+
+    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        past = Past(k, v, None)
+        before = k.shape[2] - q.shape[2]
+        out = attend(q, past, before, window=window or 0, waves=waves, tiles=Tiles(*tiles))
+        return out.unflatten(2, (q.shape[1], -1)).transpose(1, 2)
+
+    return run
+
+
+def measure_ours() -> list[dict[str, Any]]:
+    """The streaming kernel's tiles at the shapes of live slots and of large pieces."""
+    cuts = [
+        (128, 128, 8, 2), (128, 64, 8, 3), (128, 64, 8, 2), (128, 64, 4, 3), (64, 64, 4, 3), (64, 128, 4, 2),
+    ]  # fmt: skip
+    shapes = [
+        (174, 2822, 2648), (174, 20_174, None), (174, 104_400, None), (2784, 5432, 2648), (11136, 13784, 2648),
+        (2784, 47_784, None),
+    ]  # fmt: skip
+    lines = []
+    for length, total, window in shapes:
+        kind = "window" if window else "anchor"
+        lines.append(measure(f"{kind}/flash", lambda w=window: flash(w), length, total, window))
+        for tiles in cuts:
+            for waves in (1, 2, 4) if length < 512 else (1,):
+                name = f"{kind}/ours {tiles} {waves}"
+                lines.append(
+                    measure(
+                        name,
+                        lambda w=window, t=tiles, n=waves: ours(w, t, n),
+                        length,
+                        total,
+                        window,
+                    )
+                )
+    return lines
+
+
 def median_ms(run: Callable[[], Any], repeats: int) -> float:
     """Median time of a call on the device."""
     for _ in range(3):
@@ -184,7 +227,7 @@ def measure(
         line["ms"] = median_ms(lambda: run(q, k, v), 10)
         seen = float(mask_of(q, k, window).sum())
         line["tflops"] = 4 * seen * HEADS * DIM / line["ms"] / 1e9
-    except (RuntimeError, ValueError, TypeError, AttributeError, ImportError) as error:
+    except (RuntimeError, ValueError, TypeError, AttributeError, ImportError, TritonError) as error:
         line["failed"] = f"{type(error).__name__}: {error}"[:300]
     return line
 
@@ -193,8 +236,12 @@ def main() -> None:
     """Measure and print JSON lines."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=record.RESULTS / "attention.jsonl")
+    parser.add_argument("--ours", action="store_true", help="the streaming kernel's tiles alone")
     options = parser.parse_args()
     where = record.machine()
+    if options.ours:
+        tell(options.out, [where | line for line in measure_ours()])
+        return
     lines = []
     for length in (174, 2784):
         total = 2648 + length
@@ -218,6 +265,11 @@ def main() -> None:
             for name, make in variants:
                 lines.append(where | measure(f"anchor/{name}", make, length, total, None))
     lines.append(where | measure("square/cudnn", lambda: cudnn_repeat(True), 16384, 16384, None))
+    tell(options.out, lines)
+
+
+def tell(out: Path, lines: list[dict[str, Any]]) -> None:
+    """Print what matters of each line and append all of it to the file."""
     for line in lines:
         shown = {
             k: v
@@ -225,7 +277,7 @@ def main() -> None:
             if k in ("variant", "queries", "keys", "error", "ms", "tflops", "failed")
         }
         print(shown, flush=True)
-    record.append(options.out, lines)
+    record.append(out, lines)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spatial_ttt.model import kv_cache
+from spatial_ttt.model.kernels import attention as kernel
 from spatial_ttt.model.kv_cache import Segment
 
 log = logging.getLogger(__name__)
 
 CUDNN_QUERIES = 512
 """With fewer queries cuDNN is slower than FlashAttention."""
+
+WINDOW_QUERIES = 512
+"""With fewer queries than this FlashAttention, which splits the keys, reads windows."""
 
 QUERY_STEP = 256
 """cuDNN plans every new shape for tens of milliseconds: queries are padded, and only whole pages go to it."""
@@ -44,6 +48,10 @@ def _tell(device: str, dtype: str, fits: bool) -> None:
 
 def window_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     """The last L of N tokens over the last `window` keys each, [B, H, L, Dh]; differentiable."""
+    many = q.shape[2] >= WINDOW_QUERIES and q.shape[3] in (64, 128)
+    if many and kernel.applies(q) and kernel.fits(k, v):
+        out = kernel.attend(q, kernel.Past(k, v, None), k.shape[2] - q.shape[2], window=window)
+        return out.unflatten(2, (q.shape[1], -1)).transpose(1, 2)
     return _flash(q, k, v, causal=True, window=window)[0]
 
 

@@ -20,7 +20,6 @@ from spatial_ttt.model.steady_graphs import Buffers, Graphs, keep_latest, taps
 from spatial_ttt.model.steady_window import PageTable
 from spatial_ttt.model.ttt import AnchorCache
 
-
 Step = Callable[[], Any]
 
 

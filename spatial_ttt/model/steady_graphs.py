@@ -86,7 +86,9 @@ def copy_all(places: list[Tensor], values: list[Tensor]) -> None:
     pairs = [(to, value.clone() if value.data_ptr() in taken else value) for to, value in pairs]
     by_type: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
     for to, value in pairs:
-        if to.is_contiguous() and value.is_contiguous():  # of one stride, one launch copies them all
+        if (
+            to.is_contiguous() and value.is_contiguous()
+        ):  # of one stride, one launch copies them all
             to, value = to.view(-1), value.view(-1)
         by_type.setdefault(to.dtype, []).append((to, value))
     for group in by_type.values():

@@ -129,7 +129,7 @@ class SteadyTTT:
             self.known.clear()
             self.window = SlidingWindow((keys, values), count)
             self.state = self.state._replace(window=self.window.view)
-            self.home = self.home._replace(window=self.window.view)
+            self.home = cast(TTTState, self.home)._replace(window=self.window.view)
 
     def _capture(self, tokens: Tokens, crosses: bool) -> Callable[[], Tokens]:
         state, border = self.state, self.border

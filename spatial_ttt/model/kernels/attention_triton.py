@@ -49,7 +49,7 @@ def _blocks(
                 seen = seen & (m[None, :] > query[:, None] - WINDOW)
             s = tl.where(seen, s, float("-inf"))
         highest = tl.maximum(peak, tl.max(s, 1) * scale)
-        if MASKED:
+        if MASKED:  # noqa: SIM108 - decided when compiling
             base = tl.where(highest == float("-inf"), 0.0, highest)
         else:
             base = highest
@@ -91,7 +91,7 @@ def _span(
 def _attend(
     q, k, v, table, numbers, out, parts, sums, past, length, q_b, q_h, q_l, k_b, k_h, scale, KV: tl.constexpr,
     GROUPS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr, WINDOW: tl.constexpr, PAGE: tl.constexpr,
-    COUNTED: tl.constexpr, SPLITS: tl.constexpr, M: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
+    COUNTED: tl.constexpr, IS_SPLIT: tl.constexpr, M: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of M packed queries of one key head, over one share of its keys.
 
@@ -115,12 +115,14 @@ def _attend(
     first = tile * M
     final = tl.minimum(first + M, rows) - 1
     is_one = first // length == final // length
-    low = before + tl.where(is_one, first % length, 0)  # what the tile's first and last query may see
+    low = before + tl.where(
+        is_one, first % length, 0
+    )  # what the tile's first and last query may see
     high = before + tl.where(is_one, final % length, length - 1)
     lo = 0
     if WINDOW:
         lo = tl.maximum(low - WINDOW + 1, 0) // N * N
-    share = tl.cdiv(tl.cdiv(high + 1 - lo, N), SPLITS) * N
+    share = tl.cdiv(tl.cdiv(high + 1 - lo, N), tl.num_programs(2)) * N
     begin = lo + split * share
     stop = tl.maximum(begin, tl.minimum(high + 1, begin + share))
     open_from = begin  # from here to open_to no mask is needed
@@ -151,7 +153,7 @@ def _attend(
         PRECISION,
     )  # fmt: skip
     done = acc / tl.where(norm > 0, norm, 1.0)[:, None]
-    if SPLITS == 1:
+    if not IS_SPLIT:
         at = ((batch * length + i) * KV + kv) * GROUPS + group
         tl.store(out + at[:, None] * DIM + d[None, :], done.to(out.dtype.element_ty), mask=valid)
     else:
@@ -183,7 +185,9 @@ def _combine(
         lse = tl.load(sums + split * step + place, mask=r < rows, other=float("-inf"))
         weight = tl.exp2(lse - peak)
         there = (weight > 0)[:, None] & (d < DIM)[None, :]
-        part = tl.load(parts + (split * step + place)[:, None] * DIM + d[None, :], mask=there, other=0.0)
+        part = tl.load(
+            parts + (split * step + place)[:, None] * DIM + d[None, :], mask=there, other=0.0
+        )
         norm += weight
         acc += weight[:, None] * part
     done = acc / tl.where(norm > 0, norm, 1.0)[:, None]
@@ -203,8 +207,12 @@ def _append(
     batch, kv = row // KV, row % KV
     d = tl.arange(0, D)
     inside = (i < length)[:, None] & (d < DIM)[None, :]
-    new_k = tl.load(k + batch * k_b + kv * k_h + i[:, None] * DIM + d[None, :], mask=inside, other=0.0)
-    new_v = tl.load(v + batch * v_b + kv * v_h + i[:, None] * DIM + d[None, :], mask=inside, other=0.0)
+    new_k = tl.load(
+        k + batch * k_b + kv * k_h + i[:, None] * DIM + d[None, :], mask=inside, other=0.0
+    )
+    new_v = tl.load(
+        v + batch * v_b + kv * v_h + i[:, None] * DIM + d[None, :], mask=inside, other=0.0
+    )
     at = tl.load(numbers) + tl.load(numbers + 1) + i  # int64
     if PAGE:
         page = table + at // PAGE * 3
@@ -237,7 +245,13 @@ def tiles_of(rows: int, dtype: torch.dtype) -> Tiles:
 
 
 def attend(
-    q: Tensor, past: Past, num_past: int, *, window: int = 0, waves: int = 1, tiles: Tiles | None = None
+    q: Tensor,
+    past: Past,
+    num_past: int,
+    *,
+    window: int = 0,
+    waves: int = 1,
+    tiles: Tiles | None = None,
 ) -> Tensor:
     """See `attention.attend`."""
     batch, num, length, dim = q.shape
@@ -258,7 +272,7 @@ def attend(
         q, past.keys, past.values, out if past.table is None else past.table,
         out if past.numbers is None else past.numbers, out, parts, sums, num_past, length, *q.stride()[:3],
         *past.strides, dim**-0.5 * math.log2(math.e), **shape, WINDOW=window, PAGE=past.page,
-        COUNTED=past.numbers is not None, SPLITS=splits, M=tiles.rows, N=tiles.keys,
+        COUNTED=past.numbers is not None, IS_SPLIT=splits > 1, M=tiles.rows, N=tiles.keys,
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32", num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     if splits > 1:

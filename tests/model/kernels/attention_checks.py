@@ -76,7 +76,9 @@ def attention(device: torch.device) -> Iterator[Check]:
                     for n in range(count)
                 ]
                 past = _past(base, base, 0, before)  # noqa: B023
-                past = past._replace(table=torch.tensor(rows + [[0, 0, 0]], device=k.device), page=PAGE)
+                past = past._replace(
+                    table=torch.tensor([*rows, [0, 0, 0]], device=k.device), page=PAGE
+                )
                 kernels.append(k[:, :, before:], v[:, :, before:], past)  # noqa: B023
                 return kernels.attend(q, past, 0, waves=waves, tiles=tiles)  # noqa: B023
 
