@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -59,18 +59,19 @@ def generate(
     state: DecoderState,
     last_hidden: Tensor,
     decoding: Decoding,
-) -> Iterator[tuple[int, DecoderState]]:
+) -> Generator[tuple[int, DecoderState], DecoderState | None, None]:
     """Yield token ids and the state that follows each, up to a stop id (not yielded) or the limit.
 
     `last_hidden` [D] belongs to the last token of the question. A token is written into the state
-    when the next is asked for, so a stop costs nothing.
+    when the next is asked for, so a stop costs nothing. Whoever moved the state's tensors in the
+    meantime sends the state back; None stands for the same.
     """
     generator = torch.Generator().manual_seed(decoding.seed)
     for step in range(decoding.max_new_tokens):
         token = choose(model.lm_head(last_hidden).float(), decoding, generator)
         if token in decoding.stop_ids:
             return
-        yield token, state
+        state = (yield token, state) or state
         if step + 1 == decoding.max_new_tokens:
             return
         ids = torch.tensor([[token]], device=last_hidden.device)

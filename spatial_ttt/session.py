@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -27,9 +28,10 @@ from spatial_ttt.model.bounded_cache import AnchorPolicy, BoundedCache
 from spatial_ttt.model.kv_cache import KVCache, release
 from spatial_ttt.model.layout import END, Layout, join_all, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
-from spatial_ttt.model.state import DecoderState, layer_bytes
+from spatial_ttt.model.state import DecoderState, layer_bytes, moved_out
 from spatial_ttt.model.vision import VisionTokens
 from spatial_ttt.processor import Processor
+from spatial_ttt.questions import Piece, asked, end_video, read_question
 from spatial_ttt.snapshot import load_snapshot, save_snapshot
 from spatial_ttt.steady_stream import SteadyStream
 from spatial_ttt.stream_state import StreamState
@@ -66,6 +68,15 @@ class SessionStats:
         return self.ttt_bytes + self.anchor_bytes
 
 
+class _Loan:
+    """A state that an answer reads on; of a steady session it may be a view until the next piece comes."""
+
+    def __init__(self, state: StreamState) -> None:
+        self.stream = state
+        self.fork = state.decoder
+        self.has_ended = False  # the fork is past the end of the video
+
+
 class StreamingSession:
     """A stream, its memory, and the questions asked of it.
 
@@ -74,10 +85,11 @@ class StreamingSession:
     refuses frames that would grow the state beyond it.
 
     `steady` watches with captured work that writes over the state (see `model.steady`): the same answers, faster
-    on a GPU once pieces repeat. The state is copied out when it is asked for (`state`, `ask`, `fork`,
-    `snapshot`), once per moment. A piece that fails leaves any session as it was, with one exception: where it
-    fails half-way through a steady decoder (the device's memory is full) and nobody had the state copied out
-    since the last piece, the session is lost. SessionError says so, then and at every later use but `close`.
+    on a GPU once pieces repeat. The state is copied out when it is asked for (`state`, `fork`, `snapshot`),
+    once per moment, and for an answer under way when the next piece comes. A piece that fails leaves any
+    session as it was, with one exception: where it fails half-way through a steady decoder (the device's
+    memory is full) and nobody had the state copied out since the last piece, the session is lost.
+    SessionError says so, then and at every later use but `close`.
     With `max_bytes` the state is copied out before each piece, so a refused piece is always undone.
     """
 
@@ -102,6 +114,7 @@ class StreamingSession:
         self._lock = threading.Lock()
         self._watching = threading.Lock()
         self._is_closed = False
+        self._loans: WeakSet[_Loan] = WeakSet()
 
     @property
     def state(self) -> StreamState:
@@ -203,20 +216,17 @@ class StreamingSession:
         piece = self._piece(past.num_tokens == 0, slots, ())
         with self._timed("decoder"):
             if self._steady is not None:
+                self._keep_loans(self._steady)
                 return self._steady.push(past, *piece)
             return self.model.decode_piece(*piece, past)[1]
 
-    def _push(
-        self, state: DecoderState, slots: list[tuple[Frame, Frame]], tail: tuple[int, ...]
-    ) -> tuple[DecoderState, torch.Tensor]:
-        """Feed slots, the end of the video and a question on a fork.
-
-        Returns the new state and the hidden states [1, L, D] that are determined now.
-        """
-        piece = self._piece(state.num_tokens == 0, slots, tail)
-        with self._timed("decoder"):
-            done, state = self.model.decode_piece(*piece, state)
-        return state, done.hidden
+    def _keep_loans(self, steady: SteadyStream) -> None:
+        """Copy what answers under way share with the stream, before a piece writes over it."""
+        loans = list(self._loans)
+        places = steady.places() if loans else set()
+        for loan in loans:
+            layers = tuple(moved_out(layer, places) for layer in loan.fork.layers)
+            loan.fork = loan.fork._replace(layers=layers)
 
     def _piece(
         self, is_first: bool, slots: list[tuple[Frame, Frame]], tail: tuple[int, ...]
@@ -249,30 +259,76 @@ class StreamingSession:
 
         The question is answered as of the call, however many frames come while the pieces are read.
         """
-        state = self.state
-        if not question.strip():
-            raise SessionError("the question is empty; ask something")
-        return self._answer(state, question, decoding or Decoding())
+        loan = self._lend()
+        _check_question(question)
+        return self._answer(loan, question, decoding or Decoding())
 
-    def _answer(self, state: StreamState, question: str, decoding: Decoding) -> Iterator[str]:
+    def ask_all(
+        self, questions: Sequence[str], decoding: Decoding | None = None
+    ) -> list[Iterator[str]]:
+        """The answers to many questions, each as `ask` gives it; the end of the video is read once for all.
+
+        That is most of what a question costs, and memory until the answers are read or dropped.
+        """
+        decoding = decoding or Decoding()
+        first = self._lend()
+        for question in questions:
+            _check_question(question)
+        longest = max((len(self.processor.question_ids(q)) for q in questions), default=0)
+        with self._lock, torch.no_grad():
+            ended, lone = first.stream.decoder, first.stream.lone
+            more = longest + decoding.max_new_tokens
+            if lone or not ended.num_tokens:
+                slots = [(lone, lone)] if lone else []
+                piece = Piece(*self._piece(not ended.num_tokens, slots, ()))
+                ended = read_question(self.model, ended, piece, more).fork
+            ended = end_video(self.model, ended, more)
+            loans = []
+            for _ in questions:
+                loan = _Loan(first.stream)
+                loan.fork, loan.has_ended = ended, True
+                self._loans.add(loan)
+                loans.append(loan)
+        pairs = zip(loans, questions, strict=True)
+        return [self._answer(loan, question, decoding) for loan, question in pairs]
+
+    def _lend(self) -> _Loan:
+        """The state as of now, to be kept for an answer."""
+        with self._lock:
+            loan = _Loan(self._seen)
+            self._loans.add(loan)
+            return loan
+
+    def _read(self, loan: _Loan, question: str, decoding: Decoding) -> torch.Tensor:
+        """Read a question on a loan; hidden state [D] of its last token."""
+        tail = tuple(self.processor.question_ids(question))
+        past = loan.fork
+        if loan.has_ended:
+            piece = asked(torch.tensor([tail], device=self.model.device))
+        else:
+            # An odd last frame makes a slot of its own, as the reference processor pads it.
+            lone = loan.stream.lone
+            slots = [(lone, lone)] if lone else []
+            piece = Piece(*self._piece(past.num_tokens == 0, slots, tail))
+        with self._timed("decoder"):
+            hidden, loan.fork = read_question(self.model, past, piece, decoding.max_new_tokens)
+        return hidden
+
+    def _answer(self, loan: _Loan, question: str, decoding: Decoding) -> Iterator[str]:
         started = time.perf_counter()
         decoding = replace(decoding, stop_ids=(*decoding.stop_ids, self.processor.stop_id))
-        # An odd last frame makes a slot of its own, as the reference processor pads it.
-        slots = [(state.lone, state.lone)] if state.lone else []
-        tail = tuple(self.processor.question_ids(question))
-        fork = state.decoder
         try:
             with self._lock, torch.no_grad():
-                fork, hidden = self._push(state.decoder, slots, tail)
-            tokens = generate(self.model, fork, hidden[0, -1], decoding)
+                hidden = self._read(loan, question, decoding)
+            tokens = generate(self.model, loan.fork, hidden, decoding)
             ids: list[int] = []
             shown = ""
             while True:
                 with self._lock, torch.no_grad():
-                    item = next(tokens, None)
-                if item is None:
-                    break
-                token, fork = item
+                    try:
+                        token, loan.fork = tokens.send(loan.fork if ids else None)
+                    except StopIteration:
+                        break
                 ids.append(token)
                 whole = self.processor.decode(ids)
                 # A character may need several tokens: wait until it is whole.
@@ -283,8 +339,6 @@ class StreamingSession:
             if rest:
                 yield rest
         finally:
-            with self._lock:
-                self._give_back(fork, state.decoder)
             self.timings.answer += time.perf_counter() - started
 
     @staticmethod
@@ -377,3 +431,8 @@ class StreamingSession:
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
         setattr(self.timings, part, getattr(self.timings, part) + time.perf_counter() - started)
+
+
+def _check_question(question: str) -> None:
+    if not question.strip():
+        raise SessionError("the question is empty; ask something")

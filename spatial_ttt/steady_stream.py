@@ -12,7 +12,7 @@ from torch import Tensor
 from spatial_ttt.errors import SessionError
 from spatial_ttt.model.layout import Layout
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
-from spatial_ttt.model.state import DecoderState
+from spatial_ttt.model.state import DecoderState, storages
 from spatial_ttt.model.steady import SteadyDecoder
 from spatial_ttt.model.steady_vision import SteadyVision
 from spatial_ttt.model.vision import VisionTokens
@@ -69,6 +69,10 @@ class SteadyStream:
             return state
         self._held, self._view = self._engine.export(), None
         return self._held
+
+    def places(self) -> set[int]:
+        """Where the memory begins that the next push may write over."""
+        return set() if self._engine.is_torn else storages(self._engine.view())
 
     def check(self, state: DecoderState) -> None:
         """Raise SessionError for a view that a piece wrote over and failed."""

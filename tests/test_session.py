@@ -121,6 +121,19 @@ def test_twenty_questions_on_one_ingest():
     assert len(set(answers)) > 3
 
 
+@pytest.mark.parametrize("count", [0, 1, 10, 13])
+def test_many_questions_at_once_are_answered_as_one_by_one(count):
+    watched = session()
+    watched.observe(frames(count))
+    before = watched.state
+    questions = [f"What is number {n}, and why?" for n in (1, 20, 300)]
+    answers = ["".join(pieces) for pieces in watched.ask_all(questions, SHORT)]
+    assert answers == [answer(watched, q) for q in questions]
+    assert watched.state is before and watched.ask_all([]) == []
+    with pytest.raises(SessionError, match="ask something"):
+        watched.ask_all(["How many?", " "])
+
+
 def has_room(watched: StreamingSession, tokens: int) -> bool:
     """The anchor's buffer could take more tokens in place, so that forks really share it."""
     cache = watched.state.decoder.layers[-1]

@@ -17,7 +17,7 @@ from spatial_ttt.session import StreamingSession
 from spatial_ttt.testing.small import small_model
 from spatial_ttt.video import Frame
 from tests.model.streams import difference, relative, same_bits
-from tests.scenery import answer, frames, model, processor, session
+from tests.scenery import SHORT, answer, frames, model, processor, session
 
 LIMIT = 5e-4
 BOUNDED = AnchorPolicy(sink_blocks=1, recent_blocks=2, older_blocks=2, block_tokens=16, bits=16)
@@ -148,6 +148,26 @@ def test_an_answer_is_as_of_the_question_while_frames_keep_coming():
     assert_same(steady, plain)
 
 
+def test_a_question_copies_nothing_until_the_next_piece_comes():
+    steady, plain = both(slots_per_piece=1)
+    for watched in (steady, plain):
+        watched.observe(frames(20))
+    view = steady._state.decoder
+    expected = answer(plain)
+    assert answer(steady) == expected
+    late, begun = steady.ask("How many?", SHORT), steady.ask("How many?", SHORT)
+    first = next(begun)
+    many = steady.ask_all(["How many?", "Where is it?"], SHORT)
+    assert steady._state.decoder is view, "no state was copied out"
+    others = [answer(plain, "How many?"), answer(plain, "Where is it?")]
+    for start in (20, 22, 24):
+        for watched in (steady, plain):
+            watched.observe(frames(2, start=start))
+    assert "".join(late) == expected and first + "".join(begun) == expected
+    assert ["".join(pieces) for pieces in many] == others
+    assert_same(steady, plain)
+
+
 def test_questions_from_another_thread():
     plain, expected = session(slots_per_piece=1), set()
     for start in range(0, 40, 2):
@@ -250,7 +270,7 @@ def test_a_piece_that_fails_after_a_copy_or_in_the_first_layer_is_undone():
     steady, plain = both(slots_per_piece=1)
     for watched in (steady, plain):
         watched.observe(frames(24))
-    answer(steady)
+    assert steady.state is steady.state  # copied out
     for number in (1, 0):
         break_a_layer(steady, number=number)
         with pytest.raises(torch.OutOfMemoryError, match="the device is full"):

@@ -1,4 +1,4 @@
-"""A question on a fork of a stream: its first token, and the tokens after it."""
+"""A question off a stream: its first token, and the tokens after it."""
 
 from __future__ import annotations
 
@@ -11,36 +11,34 @@ from spatial_ttt.bench.clock import seconds_of
 from spatial_ttt.bench.ingest import Ingest
 from spatial_ttt.bench.subject import WORD_ID
 from spatial_ttt.generate import Decoding, generate
-from spatial_ttt.model.kv_cache import KVCache, release
-from spatial_ttt.model.layout import END, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState
+from spatial_ttt.questions import Read, asked, end_video, read_question
 
 
-class Asked(NamedTuple):
-    """A fork that has read its question."""
+class Asking(NamedTuple):
+    """Lengths in tokens."""
 
-    hidden: Tensor  # [D] of the question's last token
-    fork: DecoderState
-    stream: DecoderState  # what it was forked from
+    question: int
+    answer: int  # the first token included
 
 
 def first_token(
-    model: SpatialTTTForConditionalGeneration, ingest: Ingest, question_tokens: int
-) -> Asked:
-    """End the video on a fork, read a question of so many tokens, choose the first token of the answer."""
-    stream = ingest.state
-    ids = torch.full((1, question_tokens), WORD_ID, device=model.device)
-    done, fork = model.decode_piece(ids, (END, text(question_tokens)), None, stream)
-    model.lm_head(done.hidden[:, -1]).argmax(-1).item()
-    return Asked(done.hidden[0, -1], fork, stream)
+    model: SpatialTTTForConditionalGeneration, ingest: Ingest, asking: Asking
+) -> tuple[int, Read]:
+    """End the video, read a question of so many tokens, choose the first token of the answer."""
+    return _first(model, ingest.view, asking)
 
 
-def give_back(asked: Asked) -> None:
-    """Drop a fork, so that the stream may append in place again."""
-    for ours, theirs in zip(asked.fork.layers, asked.stream.layers, strict=True):
-        if isinstance(ours, KVCache):
-            release(ours, theirs if isinstance(theirs, KVCache) else None)
+def _first(
+    model: SpatialTTTForConditionalGeneration, state: DecoderState, asking: Asking
+) -> tuple[int, Read]:
+    read = read_question(model, state, asked(_words(model, asking.question)), asking.answer)
+    return int(model.lm_head(read.hidden).argmax()), read
+
+
+def _words(model: SpatialTTTForConditionalGeneration, count: int) -> Tensor:
+    return torch.full((1, count), WORD_ID, device=model.device)
 
 
 class Answered(NamedTuple):
@@ -50,25 +48,27 @@ class Answered(NamedTuple):
     rest: float  # from the first token of the answer to the last
 
 
-def answer(
-    model: SpatialTTTForConditionalGeneration,
-    ingest: Ingest,
-    question_tokens: int,
-    answer_tokens: int,
-) -> Answered:
-    """Ask once on a fork; `answer_tokens` are decoded greedily, the first included."""
-    asked: list[Asked] = []
-    first = seconds_of(
-        lambda: asked.append(first_token(model, ingest, question_tokens)), model.device
-    )
-    last = asked[0]
+def answer(model: SpatialTTTForConditionalGeneration, ingest: Ingest, asking: Asking) -> Answered:
+    """Ask once; the answer is decoded greedily."""
+    reads: list[Read] = []
+    first = seconds_of(lambda: reads.append(first_token(model, ingest, asking)[1]), model.device)
+    hidden, fork = reads.pop()
 
     def decode() -> None:
-        nonlocal last
-        decoding = Decoding(max_new_tokens=answer_tokens)
-        for _, state in generate(model, asked[0].fork, asked[0].hidden, decoding):
-            last = last._replace(fork=state)
+        for _ in generate(model, fork, hidden, Decoding(max_new_tokens=asking.answer)):
+            pass
 
-    rest = seconds_of(decode, model.device)
-    give_back(last)
-    return Answered(first, rest)
+    return Answered(first, seconds_of(decode, model.device))
+
+
+def first_tokens(
+    model: SpatialTTTForConditionalGeneration, ingest: Ingest, asking: Asking, questions: int
+) -> float:
+    """Seconds to the first token of each of so many questions on one ingest; the video is ended once."""
+
+    def ask_all() -> None:
+        ended = end_video(model, ingest.view, asking.question + asking.answer)
+        for _ in range(questions):
+            _first(model, ended, asking)
+
+    return seconds_of(ask_all, model.device)

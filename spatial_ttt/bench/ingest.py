@@ -32,6 +32,10 @@ class Ingest(Protocol):
     def state(self) -> DecoderState:
         """What the stream has left behind so far; a fork of it leaves the stream untouched."""
 
+    @property
+    def view(self) -> DecoderState:
+        """The same without a copy, good until the next push."""
+
 
 class _Pieces:
     """Token ids and layouts of pieces, made once per number of slots."""
@@ -67,6 +71,8 @@ class PlainIngest:
     def state(self) -> DecoderState:
         return self._state
 
+    view = state
+
     def push(self, frames: Tensor) -> None:
         model, subject = self._model, self._subject
         vision = model.encode(subject.patches(frames), subject.grid)
@@ -100,6 +106,11 @@ class SteadyIngest:
     @property
     def state(self) -> DecoderState:
         state: DecoderState = self._engine.export()
+        return state._replace(position=self._position)
+
+    @property
+    def view(self) -> DecoderState:
+        state: DecoderState = self._engine.view()
         return state._replace(position=self._position)
 
     def push(self, frames: Tensor) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spatial_ttt.bench.asking import first_token, give_back
+from spatial_ttt.bench.asking import Asking, first_token
 from spatial_ttt.bench.clock import GIB, forget_peak, peak_bytes, percentile, seconds_of
 from spatial_ttt.bench.flops import Clip, flops, utilisation
 from spatial_ttt.bench.ingest import Ingest
@@ -29,7 +29,7 @@ def measure_prefill(rig: Rig, frames: int) -> Line:
     peak = peak_bytes(subject.device)
     parts = flops(subject, rig.mode, Clip(frames, plan.question_tokens), rig.anchors)
     line = rig.line(frames) | _seconds(times, parts, subject.device, plan)
-    line |= rig.memory(peak, state_bytes(ingest.state))
+    line |= rig.memory(peak, state_bytes(ingest.view))
     return line | {"tokens": line["tokens"] + plan.question_tokens}
 
 
@@ -37,7 +37,8 @@ def read_clip(rig: Rig, ingest: Ingest, frames: int) -> None:
     """Watch a clip from its beginning and choose the first token of an answer."""
     ingest.restart()
     rig.push(ingest, frames // 2)
-    give_back(first_token(rig.model, ingest, rig.plan.question_tokens))
+    plan = rig.plan
+    first_token(rig.model, ingest, Asking(plan.question_tokens, plan.answer_tokens))
 
 
 def measure_stock(stock: Stock, pool: Tensor, plan: BenchPlan, frames: int, tick: Tick) -> Line:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spatial_ttt.bench.asking import Answered, answer
+from spatial_ttt.bench.asking import Answered, Asking, answer, first_tokens
 from spatial_ttt.bench.clock import (
     GIB,
     allocated_bytes,
@@ -25,16 +25,18 @@ SHARE_FRAMES = 1000
 def measure_questions(rig: Rig, ingest: Ingest, frames: int) -> Line:
     """Questions on forks of a stream that has watched `frames` frames."""
     plan, device = rig.plan, rig.subject.device
-    ask_one(rig, ingest)  # kernels and buffers of this length
+    ask_one(rig, ingest, 2)  # kernels and buffers of this length
     forget_peak(device)
     answers: list[Answered] = []
 
     def ask_all() -> None:
         for _ in range(plan.questions):
-            answers.append(answer(rig.model, ingest, plan.question_tokens, plan.answer_tokens))
+            answers.append(ask_one(rig, ingest, plan.answer_tokens))
 
     total = seconds_of(ask_all, device)
     peak = peak_bytes(device)
+    asking = Asking(plan.question_tokens, plan.answer_tokens)
+    together = first_tokens(rig.model, ingest, asking, plan.questions)
     first = [one.first_token for one in answers]
     later = sum(one.rest for one in answers)
     decoded = plan.questions * (plan.answer_tokens - 1)
@@ -45,24 +47,25 @@ def measure_questions(rig: Rig, ingest: Ingest, frames: int) -> Line:
             "all_seconds": first,
             "questions": plan.questions,
             "seconds_first_tokens": sum(first),
+            "seconds_first_tokens_together": together,
             "seconds_all_answers": total,
             "answer_tokens": plan.answer_tokens,
             "tokens_per_second": decoded / later if decoded else None,
         }
-        | rig.memory(peak, state_bytes(ingest.state))
+        | rig.memory(peak, state_bytes(ingest.view))
     )
 
 
 def ask_one(rig: Rig, ingest: Ingest, answer_tokens: int = 1) -> Answered:
     """One question on a fork of the stream as it stands."""
-    return answer(rig.model, ingest, rig.plan.question_tokens, answer_tokens)
+    return answer(rig.model, ingest, Asking(rig.plan.question_tokens, answer_tokens))
 
 
 def measure_live(rig: Rig, ingest: Ingest, *, asks: bool) -> Line:
     """Slots one at a time on a stream under way; with `asks` a question comes every so many of them."""
     plan, device = rig.plan, rig.subject.device
     rig.warm_singly(ingest)
-    before = ingest.state.num_tokens // rig.subject.slot_tokens
+    before = ingest.view.num_tokens // rig.subject.slot_tokens
     forget_peak(device)
     seconds, questions = [], []
     for number in range(plan.live_slots):
@@ -82,7 +85,7 @@ def measure_live(rig: Rig, ingest: Ingest, *, asks: bool) -> Line:
             "frames_per_second": FRAMES_PER_SLOT * len(seconds) / sum(seconds),
             "all_seconds": seconds,
         }
-        | rig.memory(peak, state_bytes(ingest.state))
+        | rig.memory(peak, state_bytes(ingest.view))
     )
 
 
@@ -100,7 +103,7 @@ def measure_bounded(rig: Rig) -> Line:
     frames = plan.bounded_frames
     peaks = [part["peak_gib"] for part in (begin, middle, end) if part["peak_gib"] is not None]
     peak = round(GIB * max(peaks)) if peaks else None
-    memory = rig.memory(peak, state_bytes(ingest.state))
+    memory = rig.memory(peak, state_bytes(ingest.view))
     asked = ask_one(rig, ingest)
     seconds = sum(part["seconds"] for part in (begin, middle, end))
     return rig.line(frames) | {
@@ -125,7 +128,7 @@ def _stretch(rig: Rig, ingest: Ingest, slots: int) -> Line:
     return {
         "seconds": seconds,
         "ms_per_slot": 1000 * seconds / slots,
-        "state_bytes": state_bytes(ingest.state).total,
+        "state_bytes": state_bytes(ingest.view).total,
         "peak_gib": None if peak is None else peak / GIB,
         "allocated_gib": None if now is None else now / GIB,
     }

@@ -47,6 +47,9 @@ Out = Annotated[Path | None, typer.Option(help="File that JSON lines are appende
 Plot = Annotated[Path | None, typer.Option(help="Folder of plots (PNG).")]
 Profile = Annotated[int, typer.Option(help="Then profile a clip of so many frames.")]
 ProfileLive = Annotated[int, typer.Option(help="Then profile so many live slots.")]
+ProfileQuestion = Annotated[
+    int, typer.Option(help="Then profile a question after a stream of so many frames.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float64.")]
 Commit = Annotated[str | None, typer.Option(help="Commit to record where there is no repository.")]
@@ -85,6 +88,7 @@ def bench(
     plot: Plot = None,
     profile: Profile = 0,
     profile_live: ProfileLive = 0,
+    profile_question: ProfileQuestion = 0,
     device: Device = "auto",
     dtype: Precision = "auto",
     commit: Commit = None,
@@ -117,6 +121,10 @@ def bench(
         from spatial_ttt.bench.profiling import profile_run
 
         typer.echo(profile_run(plan, subject, profile, profile_live))
+    if profile_question:
+        from spatial_ttt.bench import profiling
+
+        typer.echo(profiling.profile_question(plan, subject, profile_question))
 
 
 def _asked(given: dict[str, Any]) -> tuple[BenchPlan, Subject]:

@@ -93,7 +93,9 @@ def attend_past(
 
     `own` ends with the new tokens' keys and values; earlier ones may stand before them.
     """
-    if q.shape[2] and implementation == "sdpa" and branches == 1 and fused_attention.applies(q):
+    if not q.shape[2]:
+        return q
+    if implementation == "sdpa" and branches == 1 and fused_attention.applies(q):
         return fused_attention.segment_attention(q, past, *own)
     keys, values = zip(*past, own, strict=True)
     if len(keys) > 1:

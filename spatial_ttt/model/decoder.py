@@ -23,7 +23,7 @@ from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.kernels import shaping
 from spatial_ttt.model.layers import MLP, RMSNorm, RotaryEmbedding
 from spatial_ttt.model.layout import Layout, positions
-from spatial_ttt.model.state import DecoderState, LayerState, Tokens, TTTState
+from spatial_ttt.model.state import DecoderState, LayerState, Tokens, TTTState, last_tokens
 from spatial_ttt.model.ttt import AnchorCache, Attention, TTTAttention
 
 
@@ -69,15 +69,26 @@ class AnchorLayer(DecoderLayer):
         self.self_attn = Attention(text)
 
     def forward(
-        self, tokens: Tokens, state: LayerState, branches: int = 1, keep_state: bool = True
+        self,
+        tokens: Tokens,
+        state: LayerState,
+        branches: int = 1,
+        keep_state: bool = True,
+        wanted: int | None = None,
     ) -> tuple[Tokens, LayerState]:
-        """All tokens are determined at once; the state is the cache of all keys and values."""
+        """All tokens are determined at once; the state is the cache of all keys and values.
+
+        With `wanted` the last so many are returned.
+        """
         mixed, cache = self.self_attn.attend_all(
             self.input_layernorm(tokens.hidden),
             tokens.rope,
             cast(AnchorCache | None, state),
             branches,
+            wanted,
         )
+        if wanted is not None:
+            tokens = last_tokens(tokens, wanted)
         return self.finish(tokens, mixed), cache
 
 
@@ -89,12 +100,21 @@ class TTTLayer(DecoderLayer):
         self.self_attn = TTTAttention(text, config)
 
     def forward(
-        self, tokens: Tokens, state: LayerState, branches: int = 1, keep_state: bool = True
+        self,
+        tokens: Tokens,
+        state: LayerState,
+        branches: int = 1,
+        keep_state: bool = True,
+        wanted: int | None = None,
     ) -> tuple[Tokens, LayerState]:
-        """Return the determined tokens; hold the rest back in the state."""
+        """Return the determined tokens, with `wanted` the last so many; hold the rest back in the state."""
         past = cast(TTTState | None, state)
-        normed = self.input_layernorm(tokens.hidden)
-        ready, mixed, past = self.self_attn(normed, tokens, past, branches, keep_state)
+        ready, mixed, past = self.self_attn(
+            self.input_layernorm(tokens.hidden), tokens, past, branches, keep_state
+        )
+        if wanted is not None:
+            ready = last_tokens(ready, wanted)
+            mixed = mixed[:, mixed.shape[1] - ready.length :]
         return self.finish(ready, mixed), past
 
 
@@ -134,13 +154,20 @@ class HybridDecoder(nn.Module):
         return Tokens(hidden, rope, deepstack, layout), following
 
     def forward(
-        self, tokens: Tokens, state: DecoderState, *, branches: int = 1, keep_state: bool = True
+        self,
+        tokens: Tokens,
+        state: DecoderState,
+        *,
+        branches: int = 1,
+        keep_state: bool = True,
+        wanted: int | None = None,
     ) -> tuple[Tokens, DecoderState]:
         """Push a piece through all layers.
 
         Returns the tokens determined by it, after the final norm, and the new state (the position is
         the caller's). With `branches` > 1 the piece holds that many independent continuations
-        and the returned state is not to be used; `keep_state=False` says the same.
+        and the returned state is not to be used; `keep_state=False` says the same. With `wanted` only
+        the last so many of the tokens are returned: the last layer then does nothing for the others.
         """
         count = tokens.length
         layers: list[LayerState] = []
@@ -152,12 +179,11 @@ class HybridDecoder(nn.Module):
             if isinstance(state.layers, list):
                 state.layers[number] = None  # the caller gave it away
             step = cast("Callable[..., tuple[Tokens, LayerState]]", layer)
+            how = (branches, keep_state, wanted if number + 1 == len(self.layers) else None)
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-                tokens, new = checkpoint(
-                    step, tokens, past, branches, keep_state, use_reentrant=False
-                )
+                tokens, new = checkpoint(step, tokens, past, *how, use_reentrant=False)
             else:
-                tokens, new = step(tokens, past, branches, keep_state)
+                tokens, new = step(tokens, past, *how)
             layers.append(new)
         state = state._replace(layers=tuple(layers), num_tokens=state.num_tokens + count)
         return tokens._replace(hidden=self.norm(tokens.hidden)), state

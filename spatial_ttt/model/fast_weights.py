@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spatial_ttt.errors import ConfigError
+from spatial_ttt.errors import ConfigError, SessionError
 from spatial_ttt.model.branching import UnevenBranches
 from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.kernels import factors, resolve_backend
@@ -74,6 +74,21 @@ class BorderState(NamedTuple):
     gradient: FastWeights
     beta_sum: Tensor
     border: Tensor  # int64 scalar: tokens of the next piece that still belong to the open chunk
+
+
+class BriefState(NamedTuple):
+    """A `FastState` for at most `left` more tokens, such as a question and its answer.
+
+    Sums that none of them would write are not kept, nor what only a write reads.
+    """
+
+    weights: FastWeights
+    master: FastWeights | None
+    momentum: FastWeights | None
+    gradient: FastWeights | None
+    beta_sum: Tensor | None
+    num_tokens: int
+    left: int
 
 
 def initial_state(initial: FastWeights, batch: int) -> FastState:
@@ -163,7 +178,10 @@ def commit(state: FastState, initial: FastWeights, config: TTTConfig) -> FastSta
     `initial` holds the trained weights [H, ...]; their row norms are kept for ever. The only place
     where fast weights change.
     """
-    assert state.gradient is not None and state.beta_sum is not None, "no open chunk to commit"
+    if state.gradient is None or state.beta_sum is None:
+        raise SessionError(
+            "the open chunk has no sums to write: its state was made for reading only"
+        )
     beta = None
     if config.use_momentum and state.momentum is not None:
         beta = (state.beta_sum / state.num_tokens)[..., None, None]
@@ -250,7 +268,7 @@ def _masked(inputs: FastInputs, mask: Tensor) -> FastInputs:
 
 
 def scan(
-    state: FastState | BorderState,
+    state: FastState | BorderState | BriefState,
     inputs: FastInputs,
     initial: FastWeights,
     config: TTTConfig,
@@ -264,6 +282,8 @@ def scan(
     """
     if isinstance(state, BorderState):
         return border_scan(state, inputs, initial, config)
+    if isinstance(state, BriefState):
+        return brief_scan(state, inputs, initial, config)
     opened = (
         config.chunk_size - state.num_tokens if state.num_tokens else 0
     )  # tokens that fill the open chunk
@@ -300,6 +320,25 @@ def plain_scan(
     keep_state: bool = True,
 ) -> tuple[Tensor, FastState]:
     """The scan in torch operations, chunk by chunk: for every device, dtype, width and piece."""
+    return _chunks(state, inputs, initial, config, None if keep_state else inputs.length)
+
+
+def brief_scan(
+    state: BriefState, inputs: FastInputs, initial: FastWeights, config: TTTConfig
+) -> tuple[Tensor, BriefState]:
+    """The scan of a continuation whose end is known; raises SessionError for tokens beyond it."""
+    if inputs.length > state.left:
+        raise SessionError(
+            f"a continuation of at most {state.left} more tokens got {inputs.length}; begin it with more"
+        )
+    out, last = _chunks(FastState(*state[:6]), inputs, initial, config, state.left)
+    return out, BriefState(*last, state.left - inputs.length)
+
+
+def _chunks(
+    state: FastState, inputs: FastInputs, initial: FastWeights, config: TTTConfig, left: int | None
+) -> tuple[Tensor, FastState]:
+    """Chunk by chunk; of `left` tokens at most that come from here on (None: any number) these are the first."""
     outputs = []
     start = 0
     while start < inputs.length:
@@ -307,8 +346,11 @@ def plain_scan(
             state = commit(state, initial, config)
         stop = min(inputs.length, start + config.chunk_size - state.num_tokens)
         piece = inputs.cut(start, stop)
-        if not (keep_state or stop < inputs.length):
+        if left is not None and state.num_tokens + left - start <= config.chunk_size:
+            # No token comes after this chunk: nothing will be written.
             outputs.append(apply(state.weights, piece.query))
+            count = state.num_tokens + piece.length
+            state = FastState(state.weights, None, None, None, None, count)
         else:
             out, state = read_and_accumulate(state, piece)
             outputs.append(out)
@@ -317,7 +359,11 @@ def plain_scan(
 
 
 def read_branches(
-    state: FastState, inputs: FastInputs, initial: FastWeights, config: TTTConfig, branches: int
+    state: FastState | BriefState,
+    inputs: FastInputs,
+    initial: FastWeights,
+    config: TTTConfig,
+    branches: int,
 ) -> Tensor:
     """Outputs of `branches` independent continuations of one past, laid side by side along L.
 
@@ -325,7 +371,7 @@ def read_branches(
     them writes. Raises ConfigError where one would.
     """
     if state.num_tokens == config.chunk_size:
-        state = commit(state, initial, config)
+        state = commit(FastState(*state[:6]), initial, config)
     length = inputs.length // branches
     if isinstance(branches, UnevenBranches):
         length = branches.longest

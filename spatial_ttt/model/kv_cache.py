@@ -91,6 +91,12 @@ def append(cache: KVCache | None, keys: Tensor, values: Tensor) -> KVCache:
     return advanced(cache, keys.shape[2])
 
 
+def branch(cache: KVCache) -> KVCache:
+    """The same keys and values for a continuation, which neither copies the tail nor takes its place."""
+    empty = cache.keys.new_empty(*cache.keys.shape[:2], 0, cache.keys.shape[3])
+    return KVCache(cache.segments if cache.length else (), empty, empty, 0, [0])
+
+
 def reserve(cache: KVCache, count: int) -> KVCache:
     """The same cache, whose tail may now take so many tokens in place, and takes nobody else's."""
     length = cache.tail + count

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from spatial_ttt.model.bounded_cache import BoundedCache
-from spatial_ttt.model.fast_weights import FastState
-from spatial_ttt.model.kv_cache import KVCache
-from spatial_ttt.model.layout import Layout
+from spatial_ttt.model.fast_weights import BriefState, FastState
+from spatial_ttt.model.kv_cache import KVCache, branch
+from spatial_ttt.model.layout import Layout, cut
 
 
 class Tokens(NamedTuple):
@@ -73,7 +73,7 @@ class Context(NamedTuple):
 class TTTState(NamedTuple):
     """A TTT layer between two pieces."""
 
-    fast: FastState
+    fast: FastState | BriefState
     window: tuple[Tensor, Tensor] | None  # keys, values [B, Hkv, <= W, Dh] after rotation
     held: Held | None
     context: Context | None
@@ -101,6 +101,22 @@ class DecoderState(NamedTuple):
     def num_bytes(self) -> int:
         """Bytes held by all layers (anchors: in use, not reserved)."""
         return sum(layer_bytes(layer) for layer in self.layers)
+
+
+def brief(state: DecoderState, count: int) -> DecoderState:
+    """A continuation of at most `count` more tokens off a state, which it shares and leaves alone.
+
+    Nothing is copied, and nothing is kept that so few tokens would never read: a question and its answer
+    cost what they add. The held tokens that the end of a video releases are not counted in `count`.
+    """
+    layers: list[LayerState] = []
+    for layer in state.layers:
+        if isinstance(layer, TTTState):
+            count += layer.held.tokens.length if layer.held else 0
+            if isinstance(layer.fast, FastState):
+                layer = layer._replace(fast=BriefState(*layer.fast, count))
+        layers.append(branch(layer) if isinstance(layer, KVCache) else layer)
+    return state._replace(layers=tuple(layers))
 
 
 def layer_bytes(state: LayerState) -> int:
@@ -145,9 +161,32 @@ def slice_tokens(tokens: Tokens, start: int, stop: int, layout: Layout) -> Token
     return Tokens(tokens.hidden[:, start:stop], tokens.rope[:, start:stop], deepstack, layout)
 
 
+def last_tokens(tokens: Tokens, count: int) -> Tokens:
+    """The last `count` of them, or all where there are fewer."""
+    length = tokens.length
+    start = max(0, length - count)
+    return slice_tokens(tokens, start, length, cut(tokens.layout, start, length))
+
+
 def cat_raw(first: Raw, second: Raw) -> Raw:
     """Two neighbouring pieces as one."""
     return Raw(*(torch.cat(pair, dim=1) for pair in zip(first, second, strict=True)))
+
+
+def storages(state: DecoderState) -> set[int]:
+    """Where the memory of the TTT layers' tensors begins."""
+    layers = tuple(layer for layer in state.layers if isinstance(layer, TTTState))
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors(layers)}
+
+
+def moved_out(state: Any, places: set[int]) -> Any:
+    """The same nest of tuples with copies of those tensors that lie in memory which begins at `places`."""
+    if isinstance(state, Tensor):
+        return state.clone() if state.untyped_storage().data_ptr() in places else state
+    if isinstance(state, tuple):
+        items = [moved_out(item, places) for item in state]
+        return type(state)(*items) if hasattr(state, "_fields") else tuple(items)
+    return state
 
 
 def own(state: Any) -> Any:

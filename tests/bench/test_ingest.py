@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from spatial_ttt.bench.asking import answer, first_token, give_back
+from spatial_ttt.bench.asking import Asking, answer, first_token, first_tokens
 from spatial_ttt.bench.ingest import STEADY_MODULE, check_engine, open_ingest
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.kv_cache import KVCache
@@ -55,10 +55,13 @@ def test_a_question_leaves_the_stream_alone(engine):
         for _ in range(4):
             rig.push(asked, 1)
             rig.push(quiet, 1)
-            found = answer(rig.model, asked, 5, 3)
+            found = answer(rig.model, asked, Asking(5, 3))
             assert found.first_token > 0 and found.rest > 0
         assert_equal(asked.state, quiet.state)
-        give_back(first_token(rig.model, asked, 5))
+        token, _ = first_token(rig.model, asked, Asking(5, 1))
+        assert token == first_token(rig.model, quiet, Asking(5, 3))[0]
+        assert first_tokens(rig.model, asked, Asking(5, 3), 2) > 0
+        assert_equal(asked.state, quiet.state)
         asked.restart()
         assert asked.state.num_tokens == 0
         rig.push(asked, 4)
