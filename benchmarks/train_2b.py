@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from benchmarks import record
 from benchmarks.train_stock import stock_model
-from spatial_ttt.engine import compile_model
+from spatial_ttt.engine import compile_for_training
 from spatial_ttt.model.layout import END, Layout, join_all, slot, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.ttt import TTTAttention
@@ -164,7 +164,7 @@ def make(name: str, how: str, options: argparse.Namespace, group: Processes) -> 
     packed = PackedModel(model.train(), processor, number)
     shard(packed, group, precision)
     if options.compile:
-        compile_model(model)
+        compile_for_training(model)
     optimizer = ShardedAdamW(rate_groups(packed, rates, RATES), rates, group)
     counter = FlopCounter(config, config.ttt_config.window_size, trains_vision=False)
     return Subject(name, packed, optimizer, counter, lambda tokens: set_window(model, tokens))

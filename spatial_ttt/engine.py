@@ -1,8 +1,9 @@
-"""Making a model fast on a GPU: token-wise parts compiled, everything else as it is.
+"""Training steps made fast: token-wise parts compiled, everything else as it is.
 
 What depends on one token only (projections, norms, rotation, MLP, vision blocks) is the same code for
 every layer and piece, so each part is compiled once and shared. Attention, convolution and the fast
-weights have kernels of their own and choose them by themselves.
+weights have kernels of their own and choose them by themselves. Inference needs no compiler: see
+`spatial_ttt.inference.prepare`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from types import MethodType
 from typing import Any, cast
 
 import torch
+import torch._inductor
+import torch.fx.experimental._config as fx_config
 from torch import Tensor, nn
 
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.decoder import DecoderLayer, feed_forward
 from spatial_ttt.model.layers import RMSNorm, rms_norm, rotate
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.model.state import Projected, Raw
 from spatial_ttt.model.ttt import Attention, TTTAttention, normed_heads
 from spatial_ttt.model.vision import vision_block
 
@@ -26,49 +30,18 @@ log = logging.getLogger(__name__)
 
 Function = Callable[..., Any]
 
-PARTS: tuple[tuple[type, str], ...] = (
-    (DecoderLayer, "feed_forward"),
-    (TTTAttention, "shape"),
-    (Attention, "heads"),
-)
-"""Methods that take tensors and return tensors, by the class that states them."""
-
-
-def compile_model(model: SpatialTTTForConditionalGeneration) -> None:
-    """Compile the token-wise parts of a model in place; outputs stay within rounding.
-
-    The first pieces take a minute while code is generated; lengths may vary afterwards.
-    Raises ConfigError without a GPU, where compiling gains little and needs a C++ compiler.
-    """
-    if model.device.type != "cuda":
-        raise ConfigError(
-            f"compile_model wants a model on a GPU, this one is on {model.device.type}"
-        )
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    for owner, name in PARTS:
-        compiled = torch.compile(getattr(owner, name), dynamic=True)
-        for module in model.decoder.modules():
-            # A TTT layer shapes its own heads: only anchors need theirs compiled.
-            if isinstance(module, owner) and not (
-                name == "heads" and isinstance(module, TTTAttention)
-            ):
-                module.__dict__[name] = MethodType(compiled, module)
-    for layer in model.decoder.layers:
-        norm = cast(DecoderLayer, layer).input_layernorm
-        norm.compile(dynamic=True)
-    visual = cast(Any, model.model.visual)
-    visual.__dict__["compiled_block"] = torch.compile(vision_block, dynamic=False)
-    log.info("compiled the token-wise parts of %d layers", len(model.decoder.layers))
-
 
 def compile_for_training(
     model: SpatialTTTForConditionalGeneration, backend: str = "inductor"
 ) -> None:
     """Compile forward and backward passes of the token-wise parts in place, on any device.
 
-    Each part is one function of modules and tensors, so layers share its code; lengths may vary. Without
-    gradients (probes) the plain parts run: a second compilation would cost more than it saves.
+    Each part is one function of modules and tensors, so layers share its code; batches and lengths may vary.
+    Without gradients (probes, a frozen tower) the plain parts run: a second compilation would cost more than
+    it saves. TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR keep the code for later runs.
     """
+    # Else a batch that happens to be as large as a head is taken for one, and another batch compiled anew.
+    fx_config.use_duck_shape = False
     dynamo = torch._dynamo.config
     dynamo.recompile_limit = max(64, dynamo.recompile_limit)
     dynamo.accumulated_recompile_limit = max(1024, dynamo.accumulated_recompile_limit)
@@ -87,16 +60,31 @@ def compile_for_training(
     log.info("token-wise parts of %d layers will be compiled", len(model.decoder.layers))
 
 
+def _options(backend: str) -> dict[str, Any]:
+    """Of the compiler: nothing that looks at how many tokens there are.
+
+    Fusing reductions of rows and columns has thresholds on both; steps with and without video, or of a few
+    more questions, lie on either side of them, and every side would be compiled.
+    """
+    wanted: dict[str, Any] = {"triton.mix_order_reduction": False}
+    if backend != "inductor":
+        return {}
+    return {name: value for name, value in wanted.items() if name in torch._inductor.list_options()}
+
+
 class _TrainedParts:
     """Methods of layers, bodies compiled once for all of them."""
 
     def __init__(self, backend: str) -> None:
+        how: dict[str, Any] = {"dynamic": True, "fullgraph": True, "backend": backend}
+        options = _options(backend)
+
         def compiled(function: Function) -> Function:
-            return torch.compile(function, dynamic=True, fullgraph=True, backend=backend)
+            return torch.compile(function, options=options or None, **how)
 
         compiled_feed_forward = compiled(feed_forward)
         compiled_norm, compiled_heads = compiled(rms_norm), compiled(_heads)
-        self.shape = compiled(TTTAttention.shape)
+        self.shape = compiled(_shape)
         self.block = compiled(vision_block)
 
         def run_feed_forward(layer: DecoderLayer, hidden: Tensor, mixed: Tensor) -> Any:
@@ -119,14 +107,42 @@ def _use(module: nn.Module, name: str, compiled: Function) -> None:
 
 def _trained(plain: Function, compiled: Function) -> Function:
     def run(*arguments: Any) -> Any:
-        return (compiled if torch.is_grad_enabled() else plain)(*arguments)
+        if not torch.is_grad_enabled():
+            return plain(*arguments)
+        return compiled(*(_unlinked(x) for x in arguments))
 
     return run
+
+
+def _unlinked(x: Any) -> Any:
+    """`x` as a tensor of its own: compiled code would be for views of tensors of one shape, or for no views."""
+    if isinstance(x, Raw):
+        return Raw(*(_unlinked(tensor) for tensor in x))
+    if isinstance(x, Tensor) and x._is_view():
+        return torch.ops.aten._unsafe_view(x, x.shape)  # the same memory
+    return x
 
 
 def _heads(
     q_norm: nn.Module, k_norm: nn.Module, qkv: Tensor, rope: Tensor, sizes: tuple[int, int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`Attention.heads` without its module, so that anchors and TTT layers share its code."""
+    heads, kv_heads, head_dim = sizes
+    qkv, rope = _wide(qkv, (heads + 2 * kv_heads) * head_dim), _wide(rope, head_dim)
     q, k, v = (t.transpose(1, 2) for t in normed_heads(q_norm, k_norm, qkv, sizes))
     return rotate(q, rope), rotate(k, rope), v
+
+
+def _shape(attention: TTTAttention, raw: Raw, rope: Tensor) -> Projected:
+    """`TTTAttention.shape` of inputs of known widths."""
+    heads, kv_heads, head_dim = attention.sizes
+    qkv = _wide(raw.qkv, (heads + 2 * kv_heads) * head_dim)
+    rates = _wide(raw.rates, sum(layer.out_features for layer in attention.rate_layers))
+    return TTTAttention.shape(attention, Raw(qkv, rates), _wide(rope, head_dim))
+
+
+def _wide(x: Tensor, width: int) -> Tensor:
+    """`x`, of which the compiler now knows the last size: rows of known length make better code."""
+    if x.shape[-1] != width:
+        raise ConfigError(f"rows of {width} numbers were expected, got {x.shape[-1]}")
+    return x

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from transformers.utils import logging as hf_logging
 
-from spatial_ttt.engine import compile_model
+from spatial_ttt.engine import compile_for_training
 from spatial_ttt.errors import ConfigError, SpatialTTTError
 from spatial_ttt.loading import resolve_dtype
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
@@ -159,7 +159,7 @@ class Trainer:
         packed = PackedModel(model.train(), self.processor, checkpointed)
         shard(packed, self.group, self.precision)
         if config.compile:
-            compile_model(model)
+            compile_for_training(model)
         self._trains_vision = any(p.requires_grad for p in model.model.visual.parameters())
         groups = rate_groups(packed, config.optim, rates)
         return packed, ShardedAdamW(groups, config.optim, self.group)
