@@ -122,7 +122,7 @@ class SteadyTTT:
             self.known.clear()
             self.window = None
             self.home = self.state = own(self.state)
-        keys, values = self.state.window
+        keys, values = cast("tuple[Tensor, Tensor]", self.state.window)
         if not (attention.applies(keys) and attention.fits(keys, values)):
             return
         if self.window is None or not self.window.takes(count):
