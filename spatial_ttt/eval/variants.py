@@ -80,18 +80,21 @@ def _reader(attention: TTTAttention) -> Callable[..., tuple[Tensor, fw.FastState
     return read_initial
 
 
-def _windowed(
-    attention: Attention, window: int
-) -> Callable[[Tensor, Tensor, KVCache | None, int], tuple[Tensor, KVCache]]:
+def _windowed(attention: Attention, window: int) -> Callable[..., tuple[Tensor, KVCache]]:
     """An anchor that sees no further back than a TTT layer's window."""
 
     def attend_window(
-        x: Tensor, rope: Tensor, cache: KVCache | None, branches: int = 1
+        x: Tensor,
+        rope: Tensor,
+        cache: KVCache | None,
+        branches: int = 1,
+        wanted: int | None = None,
     ) -> tuple[Tensor, KVCache]:
         q, k, v = (t.transpose(1, 2) for t in attention.normed(attention.project(x)))
         cache = append(cache, rotate(k, rope), v)
         keys, values = cache.past
-        out = attend(rotate(q, rope), keys, values, window=window, branches=branches)
+        query = rotate(q, rope)[:, :, 0 if wanted is None else -wanted :]
+        out = attend(query, keys, values, window=window, branches=branches)
         return attention.o_proj(out.transpose(1, 2).flatten(2)), cache
 
     return attend_window

@@ -75,6 +75,10 @@ PLANS: dict[str, tuple[Stage, ...]] = {
         Stage("look", 0.6, _clip(14), _LOOK, 2.0, 96),
         Stage("room", 1.0, _clip(14), _ROOM, 1.0, 96, 1.0, (("look", 0.25),)),
     ),
+    "plain": (
+        Stage("look", 0.6, _clip(14), _LOOK, 0.0, 96),
+        Stage("room", 1.0, _clip(14), _ROOM, 0.0, 96, 1.0, (("look", 0.25),)),
+    ),
     "look": (Stage("look", 1.0, _clip(14), _LOOK, 1.5, 96),),
     "home": (Stage("home", 1.0, _clip(32), _HOME, 0.5, 96),),
     "mixed": (

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 
 from spatial_ttt.eval.metrics import mean_relative_accuracy, score_reply
@@ -17,7 +18,7 @@ from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.scenes.questions.question import NUMBER_TYPES, QUESTION_TYPES, STREAM_TYPES
 from spatial_ttt.train.branches import generate, ingest, ingest_blind
 from spatial_ttt.train.clip_text import Prefix, room_for_branch
-from spatial_ttt.train.clip_types import KINDS
+from spatial_ttt.train.clip_types import KINDS, ClipSpec
 from spatial_ttt.train.ring import Batch, ClipRing
 
 ANSWER_TOKENS = 6
@@ -32,6 +33,10 @@ class Reply:
     kind: str
     reply: str
     truth: str
+    seed: int
+    """Of the home that was asked about."""
+    question: str
+    """With its options and instructions."""
 
     @property
     def score(self) -> float:
@@ -54,8 +59,12 @@ def answer_ring(
     clips: int = 32,
     branches: int = 16,
     blind: bool = False,
+    slots: slice | None = None,
 ) -> list[Reply]:
-    """Greedy answers to up to `branches` questions of each clip in a ring (dense exchanges left out)."""
+    """Greedy answers to up to `branches` questions of each clip in a ring (dense exchanges left out).
+
+    `slots` shows a part of each clip only; `prefix` is that part's.
+    """
     room = room_for_branch(prefix, model.config.ttt_config.chunk_size)
     was_training = model.training
     model.eval()
@@ -67,13 +76,22 @@ def answer_ring(
         state = (
             ingest_blind(model, prefix, len(some), batch.ids.device)
             if blind
-            else ingest(model, prefix, batch.frames, ring.spec)
+            else ingest(model, prefix, *_shown(batch.frames, ring.spec, slots))
         ).state
         start = torch.from_numpy(batch.start).to(batch.ids.device)
         tokens = generate(model, state, _prompts(batch, room), start, ANSWER_TOKENS).cpu().tolist()
-        replies += _read(batch, tokens, tokenizer)
+        seeds = [record.seed for place in some if (record := ring.records[place]) is not None]
+        replies += _read(batch, tokens, tokenizer, seeds)
     model.train(was_training)
     return replies
+
+
+def _shown(frames: Tensor, spec: ClipSpec, slots: slice | None) -> tuple[Tensor, ClipSpec]:
+    """The frames of some slots, and their shape."""
+    if slots is None:
+        return frames, spec
+    chosen = frames.unflatten(1, (-1, 2))[:, slots].flatten(1, 2)
+    return chosen, replace(spec, num_slots=chosen.shape[1] // 2)
 
 
 def _asked(ring: ClipRing, place: int, branches: int) -> NDArray[np.intp]:
@@ -85,7 +103,7 @@ def _asked(ring: ClipRing, place: int, branches: int) -> NDArray[np.intp]:
     return np.resize(chosen, branches).astype(np.intp)
 
 
-def _prompts(batch: Batch, room: int) -> torch.Tensor:
+def _prompts(batch: Batch, room: int) -> Tensor:
     """The branches without their answers, with space for longer ones as far as a branch has `room`."""
     index = torch.arange(batch.ids.shape[-1], device=batch.ids.device)
     start = torch.from_numpy(batch.start).to(batch.ids.device)
@@ -94,7 +112,9 @@ def _prompts(batch: Batch, room: int) -> torch.Tensor:
     return F.pad(batch.ids.masked_fill(index >= start[..., None], 0), (0, more))
 
 
-def _read(batch: Batch, tokens: list[list[list[int]]], tokenizer: Any) -> list[Reply]:
+def _read(
+    batch: Batch, tokens: list[list[list[int]]], tokenizer: Any, seeds: list[int]
+) -> list[Reply]:
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     replies = []
     for row, answers in enumerate(tokens):
@@ -107,7 +127,9 @@ def _read(batch: Batch, tokens: list[list[list[int]]], tokenizer: Any) -> list[R
             seen.add(key)
             said = ids[: ids.index(end)] if end in ids else ids
             text = tokenizer.decode(said, skip_special_tokens=True)
-            replies.append(Reply(kind, text, batch.truth[row][n]))
+            words = tokenizer.decode(batch.ids[row, n, : batch.start[row, n]])
+            question = words.split("<|im_end|>")[0]
+            replies.append(Reply(kind, text, batch.truth[row][n], seeds[row], question))
     return replies
 
 

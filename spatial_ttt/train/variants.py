@@ -26,7 +26,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "pre_norm": ("--ttt", "norm_placement=pre"),
     "chunk_256": ("--ttt", "chunk_size=256", "--ttt", "window_size=256"),
     "not_annealed": ("--attention", "hybrid"),
-    "no_dense": ("--dense", "0"),
+    "no_dense": ("--dense", "0", "--plan", "plain"),
 }
 """What each variant changes on the command line of `spatial_ttt.train.tiny`.
 
