@@ -24,28 +24,19 @@ import torch
 
 from spatial_ttt.errors import BudgetError, SessionClosed, SessionError, VideoError
 from spatial_ttt.generate import Decoding, generate
+from spatial_ttt.loans import Loan, check_question, give_back, keep
 from spatial_ttt.model.bounded_cache import AnchorPolicy, BoundedCache
-from spatial_ttt.model.kv_cache import KVCache, release
+from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.layout import END, Layout, join_all, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
-from spatial_ttt.model.state import DecoderState, layer_bytes, moved_out
+from spatial_ttt.model.state import DecoderState, layer_bytes
 from spatial_ttt.model.vision import VisionTokens
 from spatial_ttt.processor import Processor
 from spatial_ttt.questions import Piece, asked, end_video, read_question
 from spatial_ttt.snapshot import load_snapshot, save_snapshot
 from spatial_ttt.steady_stream import SteadyStream
-from spatial_ttt.stream_state import StreamState
+from spatial_ttt.stream_state import StreamState, Timings
 from spatial_ttt.video.frame import Frame, check_frame
-
-
-@dataclass
-class Timings:
-    """Seconds spent since the session was opened."""
-
-    preprocess: float = 0.0
-    vision: float = 0.0
-    decoder: float = 0.0
-    answer: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -66,15 +57,6 @@ class SessionStats:
     def state_bytes(self) -> int:
         """All bytes of the decoder's state."""
         return self.ttt_bytes + self.anchor_bytes
-
-
-class _Loan:
-    """A state that an answer reads on; of a steady session it may be a view until the next piece comes."""
-
-    def __init__(self, state: StreamState) -> None:
-        self.stream = state
-        self.fork = state.decoder
-        self.has_ended = False  # the fork is past the end of the video
 
 
 class StreamingSession:
@@ -114,7 +96,7 @@ class StreamingSession:
         self._lock = threading.Lock()
         self._watching = threading.Lock()
         self._is_closed = False
-        self._loans: WeakSet[_Loan] = WeakSet()
+        self._loans: WeakSet[Loan] = WeakSet()
 
     @property
     def state(self) -> StreamState:
@@ -203,7 +185,7 @@ class StreamingSession:
             if slots:
                 decoder = self._advance(past, slots)
             if self.max_bytes is not None and decoder.num_bytes > self.max_bytes:
-                self._give_back(decoder, past)
+                give_back(decoder, past)
                 raise BudgetError(
                     f"the state would grow to {decoder.num_bytes} bytes, the budget is {self.max_bytes}; "
                     f"snapshot and close the session, or raise the budget"
@@ -216,17 +198,10 @@ class StreamingSession:
         piece = self._piece(past.num_tokens == 0, slots, ())
         with self._timed("decoder"):
             if self._steady is not None:
-                self._keep_loans(self._steady)
+                loans = list(self._loans)
+                keep(loans, self._steady.places() if loans else set())
                 return self._steady.push(past, *piece)
             return self.model.decode_piece(*piece, past)[1]
-
-    def _keep_loans(self, steady: SteadyStream) -> None:
-        """Copy what answers under way share with the stream, before a piece writes over it."""
-        loans = list(self._loans)
-        places = steady.places() if loans else set()
-        for loan in loans:
-            layers = tuple(moved_out(layer, places) for layer in loan.fork.layers)
-            loan.fork = loan.fork._replace(layers=layers)
 
     def _piece(
         self, is_first: bool, slots: list[tuple[Frame, Frame]], tail: tuple[int, ...]
@@ -260,7 +235,7 @@ class StreamingSession:
         The question is answered as of the call, however many frames come while the pieces are read.
         """
         loan = self._lend()
-        _check_question(question)
+        check_question(question)
         return self._answer(loan, question, decoding or Decoding())
 
     def ask_all(
@@ -273,7 +248,7 @@ class StreamingSession:
         decoding = decoding or Decoding()
         first = self._lend()
         for question in questions:
-            _check_question(question)
+            check_question(question)
         longest = max((len(self.processor.question_ids(q)) for q in questions), default=0)
         with self._lock, torch.no_grad():
             ended, lone = first.stream.decoder, first.stream.lone
@@ -285,21 +260,19 @@ class StreamingSession:
             ended = end_video(self.model, ended, more)
             loans = []
             for _ in questions:
-                loan = _Loan(first.stream)
-                loan.fork, loan.has_ended = ended, True
-                self._loans.add(loan)
-                loans.append(loan)
+                loans.append(Loan(first.stream, ended))
+                self._loans.add(loans[-1])
         pairs = zip(loans, questions, strict=True)
         return [self._answer(loan, question, decoding) for loan, question in pairs]
 
-    def _lend(self) -> _Loan:
+    def _lend(self) -> Loan:
         """The state as of now, to be kept for an answer."""
         with self._lock:
-            loan = _Loan(self._seen)
+            loan = Loan(self._seen)
             self._loans.add(loan)
             return loan
 
-    def _read(self, loan: _Loan, question: str, decoding: Decoding) -> torch.Tensor:
+    def _read(self, loan: Loan, question: str, decoding: Decoding) -> torch.Tensor:
         """Read a question on a loan; hidden state [D] of its last token."""
         tail = tuple(self.processor.question_ids(question))
         past = loan.fork
@@ -314,7 +287,7 @@ class StreamingSession:
             hidden, loan.fork = read_question(self.model, past, piece, decoding.max_new_tokens)
         return hidden
 
-    def _answer(self, loan: _Loan, question: str, decoding: Decoding) -> Iterator[str]:
+    def _answer(self, loan: Loan, question: str, decoding: Decoding) -> Iterator[str]:
         started = time.perf_counter()
         decoding = replace(decoding, stop_ids=(*decoding.stop_ids, self.processor.stop_id))
         try:
@@ -340,13 +313,6 @@ class StreamingSession:
                 yield rest
         finally:
             self.timings.answer += time.perf_counter() - started
-
-    @staticmethod
-    def _give_back(fork: DecoderState, parent: DecoderState) -> None:
-        """Let the parent append in place again where a dropped fork did; the caller holds the lock."""
-        for ours, theirs in zip(fork.layers, parent.layers, strict=True):
-            if isinstance(ours, KVCache):
-                release(ours, theirs if isinstance(theirs, KVCache) else None)
 
     def fork(self) -> StreamingSession:
         """A second session that has seen the same and goes its own way; copies nothing until it must."""
@@ -431,8 +397,3 @@ class StreamingSession:
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
         setattr(self.timings, part, getattr(self.timings, part) + time.perf_counter() - started)
-
-
-def _check_question(question: str) -> None:
-    if not question.strip():
-        raise SessionError("the question is empty; ask something")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from spatial_ttt.model.state import DecoderState
@@ -17,3 +18,13 @@ class StreamState(NamedTuple):
     frame_size: tuple[int, int] | None  # (height, width) in pixels, fixed by the first frame
     num_frames: int
     num_slots: int
+
+
+@dataclass
+class Timings:
+    """Seconds spent since the session was opened."""
+
+    preprocess: float = 0.0
+    vision: float = 0.0
+    decoder: float = 0.0
+    answer: float = 0.0

@@ -118,7 +118,11 @@ def _gaps(plan: Plan) -> tuple[tuple[int, int], ...]:
 def _gap_index(plan: Plan, device: torch.device) -> Tensor:
     """Indices of the same tokens."""
     with torch.inference_mode(False):  # else the kept tensor could not be used in training
-        return torch.cat([torch.arange(*gap) for gap in _gaps(plan)]).to(device)
+        index = torch.cat([torch.arange(*gap) for gap in _gaps(plan)])
+        if device.type != "cuda":
+            return index.to(device)
+        # A question of another length needs one in every layer: the host must not wait for each.
+        return index.pin_memory().to(device, non_blocking=True)
 
 
 @lru_cache(maxsize=4096)

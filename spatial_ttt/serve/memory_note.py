@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from spatial_ttt.model.decoder import HybridDecoder, TTTLayer
-from spatial_ttt.model.fast_weights import FastState, FastWeights
+from spatial_ttt.model.fast_weights import BriefState, FastState, FastWeights
 from spatial_ttt.model.state import DecoderState, TTTState
+
+Fast = FastState | BriefState
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,14 @@ def memory_note(
     return MemoryNote(slot, time, tuple(update), tuple(surprise), tuple(gate_strength))
 
 
-def _update(old: FastState | None, new: FastState) -> Tensor:
+def _update(old: Fast | None, new: Fast) -> Tensor:
     if old is None or old.weights is new.weights:
         return torch.zeros((), device=new.weights.gate.device)
     change = FastWeights(*(b - a for a, b in zip(old.weights, new.weights, strict=True)))
     return _norm(change) / _norm(old.weights)
 
 
-def _surprise(old: FastState | None, new: FastState) -> Tensor:
+def _surprise(old: Fast | None, new: Fast) -> Tensor:
     if new.gradient is None:
         return torch.zeros((), device=new.weights.gate.device)
     added, tokens = new.gradient, new.num_tokens
