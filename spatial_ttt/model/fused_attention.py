@@ -60,9 +60,15 @@ def segment_attention(q: Tensor, past: Sequence[Segment], k: Tensor, v: Tensor) 
     out, lse = _part(q, k, v, causal=True)
     if not past:
         return out
-    total = out.float()
+    length, total = q.shape[2], out.float()
+    wide = q
+    if length >= CUDNN_QUERIES and length % QUERY_STEP:
+        wide = F.pad(q, (0, 0, 0, -length % QUERY_STEP))
     for keys, values in past:
-        other, other_lse = _part(q, keys, values, causal=False)
+        if length >= CUDNN_QUERIES and keys.shape[2] == kv_cache.PAGE_TOKENS:
+            other, other_lse = _page(wide, length, keys, values)
+        else:
+            other, other_lse = _part(q, keys, values, causal=False)
         total, lse = _merge(total, lse, other, other_lse)
     return total.to(q.dtype)
 
@@ -74,14 +80,14 @@ def _merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[
     return merged, torch.logaddexp(lse, other_lse)
 
 
-def _part(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:
-    length = q.shape[2]
-    if causal or length < CUDNN_QUERIES or k.shape[2] != kv_cache.PAGE_TOKENS:
-        return _flash(q, k, v, causal=causal, window=None)
-    if length % QUERY_STEP:
-        q = F.pad(q, (0, 0, 0, -length % QUERY_STEP))
+def _page(q: Tensor, length: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """The first `length` queries over a whole page."""
     got = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, 0.0, False, False)
     return got[0][:, :, :length], got[1].reshape(q.shape[:3])[..., :length].float()
+
+
+def _part(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:
+    return _flash(q, k, v, causal=causal, window=None)
 
 
 def _flash(

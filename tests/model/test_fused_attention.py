@@ -57,3 +57,18 @@ def test_kernels_agree_with_the_definition(length):
     past = [(half[1][:, :, a:b], half[2][:, :, a:b]) for a, b in ((0, 200), (200, 300))]
     out = fused.segment_attention(half[0], past, half[1][:, :, 300:], half[2][:, :, 300:])
     assert relative(out.double(), by_loops(*(x.cpu() for x in exact), None).cuda()) < 0.02
+
+
+@needs_cuda
+@pytest.mark.gpu
+@pytest.mark.parametrize("length", [511, 512, 700])
+@torch.no_grad()
+def test_whole_pages_agree_with_the_definition(length, monkeypatch):
+    monkeypatch.setattr("spatial_ttt.model.kv_cache.PAGE_TOKENS", 256)
+    total = 2 * 256 + 90 + length
+    q = heads(length, 4, 64).cuda().bfloat16()
+    k, v = (heads(total, 2, 64, seed=s).cuda().bfloat16() for s in (1, 2))
+    past = [(k[:, :, a:b], v[:, :, a:b]) for a, b in ((0, 256), (256, 512), (512, 602))]
+    out = fused.segment_attention(q, past, k[:, :, 602:], v[:, :, 602:])
+    exact = (x.double().cpu() for x in (q, k, v))
+    assert relative(out.double(), by_loops(*exact, None).cuda()) < 0.02
