@@ -1,4 +1,4 @@
-"""Ablations of the small model at one budget: python runs/variants.py --seeds 0 1 -- --minutes 2.5 --workers 14."""
+"""Ablations of the small model: python runs/variants.py --seeds 0 1 --at-once 20 -- --max-steps 1000 --workers 2."""
 
 import sys
 from pathlib import Path

@@ -16,8 +16,11 @@ from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.ttt import TTTAttention
 from spatial_ttt.train.schedule import annealed_window
 
-MODES = ("annealed", "hybrid", "window", "full")
-"""How TTT layers attend: from full attention to the configured model; as configured; the window alone; everything."""
+MODES = ("annealed", "annealed_window", "hybrid", "window", "full")
+"""How TTT layers attend: from full attention to the configured model, or to its window alone; as configured; the
+window alone; everything."""
+ANNEALED = MODES[:2]
+WITHOUT_MEMORY = ("annealed_window", "window", "full")
 
 WINDOW_STEP = 16  # a shrinking window is a multiple of this many tokens
 
@@ -53,13 +56,13 @@ class Annealing:
 
     def at(self, progress: float) -> Reach:
         """Window and memory at this progress."""
-        if self.mode != "annealed":
+        if self.mode not in ANNEALED:
             return Reach(self.first if self.mode == "full" else self.last, self.mode == "hybrid")
         share = (progress - self.shrink_from) / (self.shrink_until - self.shrink_from)
         window = annealed_window(share, max(self.first, self.last), self.last)
         if share < 1:
             window = -(-window // WINDOW_STEP) * WINDOW_STEP
-        return Reach(window, progress >= self.memory_from)
+        return Reach(window, progress >= self.memory_from and self.mode == "annealed")
 
 
 def ttt_layers(model: SpatialTTTForConditionalGeneration) -> list[TTTAttention]:

@@ -26,7 +26,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             parser.error(f"--{name} must be at least 1, got {getattr(chosen, name)}")
     if chosen.attention is None:
         chosen.attention = "hybrid" if chosen.resume else "annealed"
-    if chosen.attention == "annealed" and (chosen.resume or chosen.gate_bias):
+    if chosen.attention.startswith("annealed") and (chosen.resume or chosen.gate_bias):
         parser.error(
             "--attention annealed begins with closed gates: not with --resume or --gate-bias"
         )
@@ -96,9 +96,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--attention",
-        choices=["annealed", "hybrid", "window", "full"],
-        help="of TTT layers: from full attention to window and fast weights; both from the start; the window "
-        "alone; full attention alone (default: annealed, hybrid with --resume)",
+        choices=["annealed", "annealed_window", "hybrid", "window", "full"],
+        help="of TTT layers: from full attention to window and fast weights, or to the window alone; both from the "
+        "start; the window alone; full attention alone (default: annealed, hybrid with --resume)",
     )
     parser.add_argument(
         "--memory-from", type=float, default=0.3, help="progress at which fast weights come on"

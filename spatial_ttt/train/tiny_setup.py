@@ -19,7 +19,7 @@ from spatial_ttt.model.kernels import resolve_backend
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.presets import preset
 from spatial_ttt.tokenizer import token_ids
-from spatial_ttt.train.annealing import Annealing, close_gates
+from spatial_ttt.train.annealing import ANNEALED, WITHOUT_MEMORY, Annealing, close_gates
 from spatial_ttt.train.curriculum import Stage, stages_between
 from spatial_ttt.train.draw import best_caster
 from spatial_ttt.train.initialise import initialise
@@ -51,7 +51,7 @@ def make_model(
         config = preset(chosen.preset, token_ids=token_ids(tokenizer), **_fields(chosen.ttt))
         model = SpatialTTTForConditionalGeneration(config)
         initialise(model, chosen.seed, chosen.gate_bias)
-    if chosen.attention in ("window", "full"):
+    if chosen.attention in WITHOUT_MEMORY:
         close_gates(model)
     return model
 
@@ -60,7 +60,7 @@ def make_annealing(
     chosen: argparse.Namespace, stages: Sequence[Stage], contexts: Mapping[str, int], window: int
 ) -> Annealing:
     """How the run's attention changes; `contexts` are the longest of each stage, in tokens."""
-    stop = chosen.shrink[1] if chosen.attention == "annealed" else 1.0
+    stop = chosen.shrink[1] if chosen.attention in ANNEALED else 1.0
     trained = stages_between(tuple(stages), chosen.start, stop)
     return Annealing(
         mode=chosen.attention,

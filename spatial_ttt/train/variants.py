@@ -1,37 +1,43 @@
-"""Published and unpublished ablations at one budget: a run of the small model per variant and seed."""
+"""Published and unpublished ablations at one budget: a run of the small model per variant and seed, many at once."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
-import subprocess
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from spatial_ttt.errors import ConfigError
+from spatial_ttt.train import variant_table
+from spatial_ttt.train.at_once import AtOnce, Ended, Job, append_line, slots, visible_gpus
 
 log = logging.getLogger(__name__)
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "whole": (),
     "no_convolution": ("--ttt", "convolution=none"),
-    "window": ("--attention", "window"),
-    "full": ("--attention", "full"),
+    "no_dense": ("--dense", "0"),
     "no_anchors": ("--ttt", 'layer_pattern=["ttt"]'),
+    "window": ("--attention", "annealed_window"),
+    "full": ("--attention", "full"),
     "no_muon": ("--ttt", "use_muon=false"),
-    "no_momentum": ("--ttt", "use_momentum=false"),
     "pre_norm": ("--ttt", "norm_placement=pre"),
     "chunk_256": ("--ttt", "chunk_size=256", "--ttt", "window_size=256"),
     "not_annealed": ("--attention", "hybrid"),
-    "no_dense": ("--dense", "0", "--plan", "plain"),
+    "no_momentum": ("--ttt", "use_momentum=false"),
 }
 """What each variant changes on the command line of `spatial_ttt.train.tiny`.
 
-Chunks of 64 cannot be had: questions of up to 96 tokens are read without writing, so they must fit an open chunk.
+Chunks of 64 cannot be had: questions of up to 96 tokens are read without writing, so they must fit an open
+chunk, and shorter ones would be other questions. "no_dense" has neither read-outs nor dense exchanges.
 """
+
+DEFAULT = tuple(name for name in VARIANTS if name != "no_momentum")
+"""Ten, so that two seeds of each fit twenty processes."""
 
 
 def command(name: str, seed: int, work: Path, common: Sequence[str]) -> list[str]:
@@ -46,7 +52,7 @@ def command(name: str, seed: int, work: Path, common: Sequence[str]) -> list[str
 
 def result(metrics: Path, name: str, seed: int) -> dict[str, Any]:
     """One line of the results: what was done, and the last scores on held-out homes, with and without video."""
-    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    records = read(metrics)
     steps = [record for record in records if "loss" in record]
     probes = {r["probe"]: r["scores"] for r in records if "probe" in r and "blind" in r["scores"]}
     if not steps or not probes:
@@ -63,6 +69,14 @@ def result(metrics: Path, name: str, seed: int) -> dict[str, Any]:
     }
 
 
+def read(metrics: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics.jsonl, also while it is written."""
+    if not metrics.exists():
+        return []
+    text = metrics.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
 def _means(scores: dict[str, dict[str, list[float]]]) -> dict[str, float]:
     """Mean over types of each way of asking."""
     return {
@@ -73,44 +87,87 @@ def _means(scores: dict[str, dict[str, list[float]]]) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run variants one after the other; 0 when all ended as planned."""
+    """Run variants, or show what was found; 0 when all ended as planned."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    cut = given.index("--") if "--" in given else len(given)
+    chosen, common = _parser().parse_args(given[:cut]), given[cut + 1 :]
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout, force=True
+    )
+    if chosen.table:
+        return variant_table.show(chosen.results, chosen.plot)
+    gpus = [] if chosen.no_gpu else visible_gpus()
+    places = slots(chosen.at_once, gpus, os.cpu_count() or 1)
+    runs = Runs(chosen.work, chosen.results, {"commit": chosen.commit, "arguments": common})
+    jobs = [runs.job(name, seed) for seed in chosen.seeds for name in chosen.variants]
+    log.info("%d runs, %d at once, GPUs: %s", len(jobs), len(places), ", ".join(gpus) or "none")
+    all_ended = AtOnce(places, runs.ended, runs.describe, chosen.limit).run(jobs)
+    log.info("%d of %d runs have results in %s", runs.done, len(jobs), chosen.results)
+    return 0 if all_ended and runs.done == len(jobs) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python runs/variants.py",
         description=__doc__,
-        epilog="what follows -- goes to every run (see python -m spatial_ttt.train.tiny --help)",
+        epilog="what follows -- goes to every run (see python -m spatial_ttt.train.tiny --help); a budget of steps "
+        "(--max-steps) is fair also where runs share a GPU",
     )
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", default=list(DEFAULT), choices=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--at-once", type=int, default=1, help="processes, dealt out to the GPUs")
+    parser.add_argument("--no-gpu", action="store_true", help="give the runs no GPU of their own")
+    parser.add_argument("--limit", type=float, default=0.0, help="end all after so many seconds")
+    parser.add_argument("--commit", help="of this code, where there is no repository")
     parser.add_argument("--work", type=Path, default=Path("runs/output/variants"))
     parser.add_argument("--results", type=Path, default=Path("runs/output/variants.jsonl"))
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    cut = given.index("--") if "--" in given else len(given)
-    chosen, common = parser.parse_args(given[:cut]), given[cut + 1 :]
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    failed = 0
-    for seed in chosen.seeds:
-        for name in chosen.variants:
-            failed += not _run(name, seed, chosen, common)
-    return 1 if failed else 0
+    parser.add_argument("--table", action="store_true", help="show the results and run nothing")
+    parser.add_argument("--plot", type=Path, help="with --table: a picture of them, too")
+    return parser
 
 
-def _run(name: str, seed: int, chosen: argparse.Namespace, common: Sequence[str]) -> bool:
-    """One variant; its line is appended to the results."""
-    work: Path = chosen.work / f"{name}-{seed}"
-    work.mkdir(parents=True, exist_ok=True)
-    metrics = work / "metrics.jsonl"
-    metrics.unlink(missing_ok=True)
-    with (work / "log.txt").open("w") as output:
-        code = subprocess.call(command(name, seed, work, common), stdout=output, stderr=output)
-    if code:
-        log.error("%s, seed %d: ended with %d; see %s", name, seed, code, work / "log.txt")
-        return False
-    found = result(metrics, name, seed)
-    chosen.results.parent.mkdir(parents=True, exist_ok=True)
-    with chosen.results.open("a") as lines:
-        lines.write(json.dumps(found) + "\n")
-    log.info("%s, seed %d: %d steps, %s", name, seed, found["steps"], found["means"])
-    return True
+class Runs:
+    """The runs of one call, by the name of their job."""
+
+    def __init__(self, work: Path, results: Path, about: dict[str, Any]) -> None:
+        """`about` stands in every line of the results."""
+        self.work, self.results, self.about = work, results, about
+        self.runs: dict[str, tuple[str, int]] = {}
+        self.done = 0
+
+    def job(self, name: str, seed: int) -> Job:
+        """A run in a folder of its own."""
+        known = f"{name}-{seed}"
+        self.runs[known] = (name, seed)
+        folder = self.work / known
+        folder.mkdir(parents=True, exist_ok=True)
+        self._metrics(known).unlink(missing_ok=True)
+        line = command(name, seed, folder, self.about["arguments"])
+        return Job(known, tuple(line), folder / "log.txt")
+
+    def _metrics(self, known: str) -> Path:
+        return self.work / known / "metrics.jsonl"
+
+    def describe(self, job: Job) -> str:
+        """How many steps a run has made."""
+        records = read(self._metrics(job.name))
+        return str(records[-1]["step"]) if records else "begins"
+
+    def ended(self, end: Ended) -> None:
+        """Note what a run found."""
+        if end.code:
+            return
+        name, seed = self.runs[end.job.name]
+        try:
+            found = result(self._metrics(end.job.name), name, seed)
+        except ConfigError as error:
+            log.error("%s: %s", end.job.name, error)
+            return
+        append_line(self.results, json.dumps(found | self.about))
+        self.done += 1
+        log.info(
+            "%s: %d steps in %.0f s, %s", end.job.name, found["steps"], end.seconds, found["means"]
+        )
 
 
 if __name__ == "__main__":

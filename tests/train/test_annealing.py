@@ -10,6 +10,7 @@ from spatial_ttt.checkpoint import load_model
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.layout import num_tokens
 from spatial_ttt.train.annealing import (
+    ANNEALED,
     MODES,
     Annealing,
     Reach,
@@ -84,7 +85,14 @@ def test_the_window_shrinks_linearly_after_the_memory_came_on() -> None:
     assert all(window % 16 == 0 for window in windows)
 
 
-@pytest.mark.parametrize("mode", MODES[1:])
+def test_the_window_alone_shrinks_as_the_whole_model_s_does() -> None:
+    whole, alone = (Annealing(mode=mode, first=768, last=128) for mode in ANNEALED)
+    for n in range(21):
+        assert alone.at(n / 20) == whole.at(n / 20)._replace(memory=False)
+    assert whole.at(1.0) == Reach(128, True)
+
+
+@pytest.mark.parametrize("mode", sorted(set(MODES) - set(ANNEALED)))
 def test_other_modes_stay_as_they_are(mode: str) -> None:
     annealing = Annealing(mode=mode, first=768, last=128)
     expected = Reach(768 if mode == "full" else 128, mode == "hybrid")
@@ -112,7 +120,7 @@ def test_packed_branches_equal_padded_ones(reach: Reach) -> None:
     set_reach(model, reach)
     batch = ring.batch(np.random.default_rng(0), 2, 200, np.ones(len(KINDS)))
     state = ingest(model, clips.prefix(), batch.frames, clips.SPEC).state
-    packed, targets, weight = pack(batch)
+    (packed, targets, _), weight = pack(batch)
     padded, found = read(model, state, batch.ids), read_packed(model, state, packed)
     assert packed.ids.shape[1] % 32 == 0 and packed.longest == batch.stop.max()
     for row, number in np.ndindex(*batch.stop.shape):

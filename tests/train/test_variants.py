@@ -11,7 +11,7 @@ import pytest
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.train.tiny import parse
 from spatial_ttt.train.tiny_setup import make_model
-from spatial_ttt.train.variants import VARIANTS, command, result
+from spatial_ttt.train.variants import DEFAULT, VARIANTS, command, main, read, result
 from tests.train import clips
 
 
@@ -53,3 +53,61 @@ def test_a_result_holds_the_last_scores_with_and_without_video(tmp_path: Path) -
     assert found["means"] == {"look": {"full": 0.75, "blind": 0.25}}
     assert (found["variant"], found["seed"], found["steps"], found["clips"]) == ("whole", 1, 12, 70)
     assert found["scores"] == {"look": scores} and found["seconds"] == 8.0
+
+
+BUDGET = {"max-steps": 2, "minutes": 1.5, "workers": 1, "clips": 2, "branches": 4, "capacity": 12}
+MODEL = {"preset": "test", "plan": "smoke", "device": "cpu", "dtype": "float32", "warmup": 2}
+OTHERS = {"eval-clips": 2, "fresh": 1}
+TOY = [f"--{name}={value}" for name, value in (BUDGET | MODEL | OTHERS).items()]
+
+
+def test_runs_at_once_have_equal_steps_and_a_dead_one_does_not_end_the_others(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.jsonl"
+    words = [
+        "--variants",
+        "whole",
+        "no_muon",
+        "chunk_256",
+        "--at-once",
+        "3",
+        "--no-gpu",
+        "--commit",
+        "abc",
+    ]
+    words += ["--work", str(tmp_path / "work"), "--results", str(results), "--limit", "120"]
+    # Chunks of 64 tokens have no room for a question: that run ends with an error.
+    broken = ["--ttt", "chunk_size=64"]
+    assert main([*words, "--", *TOY, *broken]) == 1
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [line["variant"] for line in lines] == ["chunk_256"]  # which sets its own chunk
+    assert lines[0]["steps"] == 2 and lines[0]["commit"] == "abc"
+    assert {"full", "blind"} <= set(lines[0]["means"]["look"])
+    told = capfd.readouterr().out
+    assert "whole-0 ended with 1" in told and "no_muon-0 ended with 1" in told
+    assert "ConfigError" in told and "1 of 3 runs have results" in told
+    assert main(["--table", "--results", str(results)]) == 0
+    assert "| chunk_256 | 1 | 2 |" in capfd.readouterr().out
+
+
+def test_two_seeds_of_the_issue_s_table_fit_twenty_processes() -> None:
+    assert len(DEFAULT) == 10
+    wanted = {
+        "whole",
+        "no_convolution",
+        "no_dense",
+        "no_anchors",
+        "window",
+        "full",
+        "no_muon",
+        "pre_norm",
+    }
+    assert wanted < set(DEFAULT) <= set(VARIANTS)
+
+
+def test_metrics_are_read_while_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert read(path) == []
+    path.write_text('{"step": 1}\n{"step": 2, "lo')
+    assert read(path) == [{"step": 1}]
