@@ -15,12 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,36 +87,10 @@ def run_section(arguments: argparse.Namespace) -> int:
 
 def stamp(device: Any) -> dict[str, Any]:
     """Commit, machine and versions of every line."""
-    import torch
-    import triton
+    from spatial_ttt.bench.record import surroundings
 
-    commit = os.environ.get("SPATIAL_TTT_COMMIT") or _git("rev-parse", "--short", "HEAD")
-    dirty = _git("status", "--porcelain", "spatial_ttt")
-    machine = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or "cpu"
-    )
-    versions = {
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "python": platform.python_version(),
-    }
-    return {
-        "commit": (commit or "unknown") + ("+" if dirty else ""),
-        "machine": machine,
-        "versions": versions,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _git(*command: str) -> str:
-    """What git says; nothing where the tree was copied without its history."""
-    if shutil.which("git") is None:
-        return ""
-    return subprocess.run(
-        ["git", "-C", str(ROOT), *command], capture_output=True, text=True
-    ).stdout.strip()
+    found = surroundings(device)
+    return found | {"machine": found.pop("device")}
 
 
 if __name__ == "__main__":

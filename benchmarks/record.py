@@ -1,43 +1,28 @@
-"""What every benchmark line says about where it was measured."""
+"""Lines of benchmarks that are scripts: where they were measured, and where they are kept."""
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
-from datetime import UTC, datetime
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a plain checkout
+
+import torch
+
+from spatial_ttt.bench import record
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """Commit, machine and versions; missing parts are null."""
-    import torch
-
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    for name in ("transformers", "triton"):
-        try:
-            versions[name] = __import__(name).__version__
-        except ImportError:
-            versions[name] = None
-    on_gpu = torch.cuda.is_available()
-    device = (
-        torch.cuda.get_device_name()
-        if on_gpu
-        else f"{platform.processor() or platform.machine()} CPU"
-    )
-    stamp = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"commit": commit or None, "device": device, "versions": versions, "time": stamp}
+    """Commit, device and versions; missing parts are null."""
+    return record.surroundings(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def append(path: Path, lines: list[dict[str, Any]]) -> None:
+def append(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     """Add JSON lines to a results file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        for line in lines:
-            file.write(json.dumps(line) + "\n")
+    for line in lines:
+        record.append(path, line)

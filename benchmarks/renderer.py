@@ -168,7 +168,6 @@ def main() -> None:
     arguments = parser.parse_args()
     lines = measure(arguments.quick, arguments.sweep)
     machine = record.machine()
-    machine["commit"] = machine["commit"] or os.environ.get("SPATIAL_TTT_COMMIT")
     machine["load"] = round(os.getloadavg()[0], 1)  # other work on the machine
     record.append(arguments.out, [{**machine, **line} for line in lines])
 

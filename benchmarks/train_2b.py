@@ -1,20 +1,22 @@
 """A training step of the 2B model at real packed shapes, beside stock Qwen3-VL-2B at the same shapes.
 
-    python benchmarks/train_2b.py [--models ours stock] [--cases 1:32 2:64 2:128] [--checkpointed all none]
+    python benchmarks/train_2b.py --model ours [--cases 1:32 2:64 2:128] [--checkpointed none]
     torchrun --standalone --nproc-per-node 2 benchmarks/train_2b.py ...
     python benchmarks/train_2b.py --tiny        # the script itself, on a CPU
+    python benchmarks/train_2b_all.py           # every model and setting, a process each, GPUs side by side
 
 A case is STAGE:FRAMES at 352 x 480 pixels. Random weights and frames; frames lie on the CPU as a loader
 gives them. Stage 1 has a description of 300 tokens and a window of 5,600, stage 2 an answer of 2 tokens and
 2,648. The tower is frozen. Both models run under FSDP2 with float32 masters and the same AdamW, with
 logits at the targets only. MFU counts the model's own operations, not those done again by checkpointing.
-One JSON line per measurement.
+Whole steps are timed without waiting for the device inside them; how they divide is seen in one more.
+One JSON line per measurement, cases by rising size of pack; the first that does not fit ends the process.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import Tensor, nn
 
-from benchmarks import record
 from benchmarks.train_stock import stock_model
+from spatial_ttt.bench.record import surroundings
 from spatial_ttt.engine import compile_for_training
 from spatial_ttt.model.layout import END, Layout, join_all, slot, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
@@ -38,6 +40,7 @@ from spatial_ttt.presets import preset, spatial_ttt_2b
 from spatial_ttt.processor import Processor, qwen3_vl_frames
 from spatial_ttt.testing.small import byte_tokenizer
 from spatial_ttt.train.annealing import set_window
+from spatial_ttt.train.at_once import append_line
 from spatial_ttt.train.conversation import Encoded
 from spatial_ttt.train.dataset import LoadedSample
 from spatial_ttt.train.distributed import Processes, processes
@@ -48,6 +51,7 @@ from spatial_ttt.train.run_config import RatesConfig
 from spatial_ttt.train.sharded_adamw import ShardedAdamW, rate_groups
 from spatial_ttt.train.sharding import freeze, shard
 
+RESULTS = Path(__file__).parent / "results"
 RATES = {"base": 1e-6, "ttt": 1e-5, "head": 1e-6, "vision": 0.0}
 STAMP, QUESTION = 8, 60  # tokens of a time stamp with its mark, and of a question
 TARGETS = {1: 300, 2: 2}
@@ -83,54 +87,46 @@ class Subject:
     set_window: Callable[[int], None]
 
 
-def main() -> None:
-    """Measure every model, case and way of checkpointing."""
+def main() -> int:
+    """Measure every case of one model; 0 when all fitted."""
     options = parse()
     options.size = (64, 96) if options.tiny else (352, 480)
     attention = prefer_cudnn() if options.attention == "cudnn" else nullcontext()
     with attention, processes("cpu" if options.tiny else "auto") as group:
-        for name in options.models:
-            for how in options.checkpointed:
-                subject = make(name, how, options, group)
-                for text_case in options.cases:
-                    if not run_case(subject, text_case, how, options, group):
-                        del subject  # what it was doing when memory ran out is undefined
-                        free(group)
-                        subject = make(name, how, options, group)
-                del subject
-                free(group)
-
-
-def free(group: Processes) -> None:
-    """Give back what nobody holds."""
-    gc.collect()
-    if group.device.type == "cuda":
-        torch.cuda.empty_cache()
+        subject = make(options.model, options, group)
+        for case in cases(options):
+            if not run_case(subject, case, options, group):
+                return 1  # what the device was doing when memory ran out is undefined
+    return 0
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["ours", "stock"])
+    parser.add_argument("--model", choices=["ours", "stock"], default="ours")
     parser.add_argument("--cases", nargs="+", default=["1:32", "2:64", "2:128"])
+    parser.add_argument("--checkpointed", default="none", help="layers: all, none or a number")
     parser.add_argument(
-        "--checkpointed", nargs="+", default=["none", "all"], help="all, none or a number"
-    )
-    parser.add_argument(
-        "--max-tokens", type=int, nargs="+", default=[12_000, 65_536], help="of a pack"
+        "--max-tokens", type=int, nargs="+", default=[12_000, 24_000], help="of a pack"
     )
     parser.add_argument("--packs", type=int, default=2, help="packs a step on each GPU")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument(
-        "--compile", action="store_true", help="compile the token-wise parts of ours"
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="the token-wise parts of ours (default: on a GPU)",
     )
     parser.add_argument(
         "--attention", choices=["auto", "cudnn"], default="auto", help="of full attention"
     )
     parser.add_argument("--profile", action="store_true", help="print where the time goes, too")
     parser.add_argument("--tiny", action="store_true", help="a toy model on the CPU")
-    parser.add_argument("--out", type=Path, default=record.RESULTS / "train_2b.jsonl")
-    return parser.parse_args()
+    parser.add_argument("--commit", help="of this code, where there is no repository")
+    parser.add_argument("--out", type=Path, default=RESULTS / "train_2b.jsonl")
+    options = parser.parse_args()
+    if options.compile is None:
+        options.compile = not options.tiny
+    return options
 
 
 def prefer_cudnn() -> AbstractContextManager[None]:
@@ -142,12 +138,12 @@ def prefer_cudnn() -> AbstractContextManager[None]:
     return sdpa_kernel(order, set_priority=True)
 
 
-def make(name: str, how: str, options: argparse.Namespace, group: Processes) -> Subject:
+def make(name: str, options: argparse.Namespace, group: Processes) -> Subject:
     """A model of random weights, dealt out."""
     config = preset("test", token_ids=TOY_IDS) if options.tiny else spatial_ttt_2b()
     precision = torch.float32 if options.tiny else torch.bfloat16
     torch.manual_seed(0)
-    rates = RatesConfig(learning_rate=RATES)
+    rates, how = RatesConfig(learning_rate=RATES), options.checkpointed
     if name == "stock":
         module, stock_config = stock_model(config, how, group, precision)
         optimizer = ShardedAdamW(rate_groups(module, rates, RATES), rates, group)
@@ -201,37 +197,41 @@ def samples_of(case: Case, config: Any, size: tuple[int, int], seed: int) -> lis
     return made
 
 
-def run_case(
-    subject: Subject, case_text: str, how: str, options: argparse.Namespace, group: Processes
-) -> bool:
-    """Measure one case at rising sizes of pack; False where one did not fit into memory."""
-    stage, frames = (int(part) for part in case_text.split(":"))
-    if options.tiny:
-        frames = 2 * max(1, frames // 16)
-    per_slot = (options.size[0] // 32) * (options.size[1] // 32) + STAMP + 3
-    length = frames // 2 * per_slot + QUESTION + TARGETS[stage] + 8
+def cases(options: argparse.Namespace) -> Iterator[Case]:
+    """What to measure, smaller packs first."""
     sizes = [2_000] if options.tiny else sorted(options.max_tokens)
-    for count in dict.fromkeys(max(1, size // length) for size in sizes):
-        case = Case(stage, frames, count, options.packs)
-        line = record.machine() | {"model": subject.name, "stage": stage, "frames": frames}
-        line |= {"samples_per_pack": count, "packs_per_gpu": options.packs, "gpus": group.world}
-        line |= {"checkpointed": how, "compiled": options.compile and subject.name == "ours"}
-        line |= {"attention": options.attention}
-        fits = True
-        try:
-            line |= measure(subject, case, options, group)
-        except torch.OutOfMemoryError:
-            if group.world > 1:
-                raise  # the others would wait for ever
-            fits = False
-            line |= {"problem": "out of memory"}
-        if group.is_first:
-            hidden = ("versions", "time", "commit", "flops_by_part", "all_seconds")
-            print({key: value for key, value in line.items() if key not in hidden}, flush=True)
-            record.append(options.out, [line])
-        if not fits:
-            return False
-    return True
+    found = []
+    for text_case in options.cases:
+        stage, frames = (int(part) for part in text_case.split(":"))
+        if options.tiny:
+            frames = 2 * max(1, frames // 16)
+        per_slot = (options.size[0] // 32) * (options.size[1] // 32) + STAMP + 3
+        length = frames // 2 * per_slot + QUESTION + TARGETS[stage] + 8
+        counts = dict.fromkeys(max(1, size // length) for size in sizes)
+        found += [(count * length, Case(stage, frames, count, options.packs)) for count in counts]
+    yield from (case for _, case in sorted(found, key=lambda pair: pair[0]))
+
+
+def run_case(subject: Subject, case: Case, options: argparse.Namespace, group: Processes) -> bool:
+    """Measure one case; False where it did not fit into memory."""
+    line = surroundings(group.device, options.commit)
+    line |= {"model": subject.name, "stage": case.stage, "frames": case.frames}
+    line |= {"samples_per_pack": case.samples, "packs_per_gpu": case.packs, "gpus": group.world}
+    line |= {"checkpointed": options.checkpointed, "attention": options.attention}
+    line |= {"compiled": options.compile and subject.name == "ours"}
+    fits = True
+    try:
+        line |= measure(subject, case, options, group)
+    except torch.OutOfMemoryError:
+        if group.world > 1:
+            raise  # the others would wait for ever
+        fits = False
+        line |= {"problem": "out of memory"}
+    if group.is_first:
+        hidden = ("versions", "time", "flops_by_part", "all_seconds")
+        print({key: value for key, value in line.items() if key not in hidden}, flush=True)
+        append_line(options.out, json.dumps(line))
+    return fits
 
 
 def measure(
@@ -241,22 +241,23 @@ def measure(
     window = WINDOW[case.stage] if not options.tiny else 128
     subject.set_window(window)
     config = subject.counter.config
+    is_cuda = group.device.type == "cuda"
     pack = samples_of(case, config, options.size, seed=group.rank)
+    if is_cuda:  # as a loader's
+        pack = [s._replace(frames=tuple(f.pin_memory() for f in s.frames)) for s in pack]
     shapes = [SampleShape(len(s.encoded.ids), s.encoded.num_targets, s.grids) for s in pack]
     counter = subject.counter
     if subject.name == "ours":
         counter = FlopCounter(config, window, trains_vision=False)
-    is_cuda = group.device.type == "cuda"
+    began = time.perf_counter()
+    step(subject, pack, case.packs, Watch(is_cuda))  # code is made, memory is found
+    first = time.perf_counter() - began
     if is_cuda:
         torch.cuda.reset_peak_memory_stats()
-    times: list[float] = []
-    parts: list[dict[str, float]] = []
-    for number in range(options.steps + 2):
-        watch = Watch(is_cuda)
-        step(subject, pack, case.packs, watch)
-        if number >= 2:
-            times.append(sum(watch.parts.values()))
-            parts.append(watch.parts)
+    step(subject, pack, case.packs, Watch(is_cuda))
+    times = [timed(subject, pack, case.packs, is_cuda) for _ in range(options.steps)]
+    watch = Watch(is_cuda)
+    step(subject, pack, case.packs, watch)
     seconds = sorted(times)[len(times) // 2]
     tokens = sum(shape.tokens for shape in shapes) * case.packs
     flops = counter.step(shapes) * case.packs
@@ -267,13 +268,23 @@ def measure(
         "tokens_per_gpu": tokens,
         "seconds": seconds,
         "all_seconds": times,
-        "parts": {key: sorted(p[key] for p in parts)[len(parts) // 2] for key in parts[0]},
+        "first_seconds": first,
+        "parts": watch.parts,
         "tokens_per_second": tokens * group.world / seconds,
         "tflops_per_gpu": flops / seconds / 1e12,
         "mfu": flops / seconds / peak if peak else None,
         "peak_gib": memory_gib(group.device),
         "flops_by_part": counter.forward(shapes[0]) | {"vision": counter.vision(shapes[0])},
     }
+
+
+def timed(subject: Subject, pack: list[LoadedSample], packs: int, is_cuda: bool) -> float:
+    """Seconds of a whole step."""
+    began = time.perf_counter()
+    step(subject, pack, packs, Watch(False))
+    if is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
 
 class Watch:
@@ -321,4 +332,4 @@ def profile_step(subject: Subject, pack: list[LoadedSample], is_cuda: bool) -> N
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

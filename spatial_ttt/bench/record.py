@@ -15,14 +15,17 @@ import torch
 
 from spatial_ttt.errors import ConfigError
 
+COMMIT = "SPATIAL_TTT_COMMIT"
+"""Variable that names the commit of a tree that was copied without its history."""
+
 Line = dict[str, Any]
 """At least what, mode, frames, seconds_to_first_token, peak_gib, device and commit; null where unknown."""
 
 
 def surroundings(device: torch.device, commit: str | None = None) -> Line:
-    """Commit, device and versions; `commit` stands in where there is no repository."""
+    """Commit, device and versions; `commit`, or SPATIAL_TTT_COMMIT, stands in where there is no repository."""
     return {
-        "commit": commit or _commit(),
+        "commit": commit or os.environ.get(COMMIT) or _commit(),
         "device": _device_name(device),
         "versions": {"python": platform.python_version()}
         | {name: _version(name) for name in ("torch", "triton", "transformers")},

@@ -19,9 +19,11 @@ from spatial_ttt.errors import ConfigError
 Row = Mapping[str, Any]
 
 
-def show(results: Path, plot: Path | None = None) -> int:
-    """Print the table, draw the picture; 0 when there is something to show."""
+def show(results: Path, plot: Path | None = None, order: Sequence[str] = ()) -> int:
+    """Print the table, draw the picture, variants in this order first; 0 when there is something to show."""
     rows = read_rows(results)
+    places = {name: at for at, name in enumerate(order)}
+    rows.sort(key=lambda row: (places.get(row["variant"], len(places)), row["seed"]))
     sys.stdout.write(table(rows))
     if plot is not None:
         draw(rows, plot)
@@ -118,11 +120,7 @@ def _stages(rows: Sequence[Row]) -> list[str]:
 
 
 def _variants(rows: Sequence[Row]) -> list[str]:
-    """In the order of the list of variants."""
-    from spatial_ttt.train.variants import VARIANTS
-
-    present = {row["variant"] for row in rows}
-    return [name for name in VARIANTS if name in present] + sorted(present - set(VARIANTS))
+    return list(dict.fromkeys(row["variant"] for row in rows))
 
 
 def draw(rows: Sequence[Row], target: Path) -> None:

@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout, force=True
     )
     if chosen.table:
-        return variant_table.show(chosen.results, chosen.plot)
+        return variant_table.show(chosen.results, chosen.plot, list(VARIANTS))
     gpus = [] if chosen.no_gpu else visible_gpus()
     places = slots(chosen.at_once, gpus, os.cpu_count() or 1)
     runs = Runs(chosen.work, chosen.results, {"commit": chosen.commit, "arguments": common})

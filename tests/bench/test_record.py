@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from spatial_ttt.bench.record import append, check_writable, surroundings
+from spatial_ttt.bench.record import COMMIT, append, check_writable, surroundings
 from spatial_ttt.errors import ConfigError
 
 
@@ -37,6 +37,14 @@ def test_a_read_only_folder_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ConfigError, match="not writable"):
         check_writable(tmp_path / "bench.jsonl", None)
+
+
+def test_a_tree_without_history_is_told_its_commit(monkeypatch):
+    monkeypatch.setenv(COMMIT, "def456")
+    assert surroundings(torch.device("cpu"))["commit"] == "def456"
+    assert surroundings(torch.device("cpu"), "abc123")["commit"] == "abc123"
+    monkeypatch.delenv(COMMIT)
+    assert surroundings(torch.device("cpu"))["commit"] != "def456"
 
 
 def test_surroundings():

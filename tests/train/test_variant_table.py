@@ -34,7 +34,7 @@ def test_a_table_has_gains_with_their_spread_and_scores_by_type(tmp_path: Path) 
     )
     rows = read_rows(path)
     assert len(rows) == 3 and gain(rows[1], "look") == pytest.approx(20.0)
-    lines = table(rows).splitlines()
+    lines = table(rows[1:] + rows[:1]).splitlines()
     assert lines[0] == "| variant | seeds | steps | clips made | look: full - blind |"
     assert lines[2] == "| whole | 2 | 100 to 110 | 1,200 | +25.0 ± 7.1 |"
     assert lines[3] == "| no_muon | 1 | 90 | 1,200 | +5.0 |"
@@ -47,9 +47,15 @@ def test_what_was_not_asked_has_no_figure() -> None:
     assert spread([math.nan]) == "-" and spread([math.nan, 2.0], signed=True) == "+2.0"
 
 
-def test_a_picture_is_drawn(tmp_path: Path) -> None:
-    path = write(tmp_path / "r.jsonl", line("whole", 0, 0.5), line("full", 0, 0.6))
-    assert show(path, tmp_path / "new" / "r.png") == 0
+def test_a_picture_is_drawn_and_variants_are_told_in_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(
+        tmp_path / "r.jsonl", line("other", 0, 0.5), line("full", 0, 0.6), line("whole", 0, 0.5)
+    )
+    assert show(path, tmp_path / "new" / "r.png", ["whole", "full"]) == 0
+    told = [row.split(" ")[1] for row in capsys.readouterr().out.splitlines()[2:5]]
+    assert told == ["whole", "full", "other"]
     assert (tmp_path / "new" / "r.png").read_bytes()[:4] == b"\x89PNG"
     draw(read_rows(path), tmp_path / "again.png")
 
