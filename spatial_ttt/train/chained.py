@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -26,9 +27,23 @@ LONGEST_QUESTION = 32  # tokens of a counting question with its answer
 VSC = KINDS.index("vsc")
 
 
-def chained_spec(spec: ClipSpec, homes: int) -> ClipSpec:
-    """The shape of so many clips in a row."""
-    return dataclasses.replace(spec, num_slots=homes * spec.num_slots)
+class Chain(NamedTuple):
+    """How a stream is made of clips."""
+
+    homes: int
+    """Clips in a row."""
+    stride: int = 1
+    """Every so many-th frame is shown: 2 halves the rate."""
+
+
+CHAINS = (Chain(2), Chain(6, 2), Chain(4), Chain(12, 2), Chain(8), Chain(20, 2))
+"""Streams of a run, by turns."""
+
+
+def chained_spec(spec: ClipSpec, made: Chain) -> ClipSpec:
+    """The shape of a stream of clips."""
+    slots = made.homes * (spec.num_slots // made.stride)
+    return dataclasses.replace(spec, num_slots=slots, fps=spec.fps / made.stride)
 
 
 class StreamAsker:
@@ -49,21 +64,23 @@ class StreamAsker:
         return self.known[key]
 
 
-def chain(ring: ClipRing, asker: StreamAsker, rng: Generator, *, rows: int, homes: int) -> Batch:
-    """`rows` streams of `homes` clips each; only `counts` of the dense arrays is filled."""
-    places, is_new = _itineraries(ring, rng, rows, homes)
+def chain(ring: ClipRing, asker: StreamAsker, rng: Generator, rows: int, made: Chain) -> Batch:
+    """`rows` streams of clips; only `counts` of the dense arrays is filled."""
+    places, is_new = _itineraries(ring, rng, rows, made.homes)
     index = to_device(places, ring.device)
     fresh = to_device(is_new, ring.device)[..., None, None]
     counts = ring.counts[index].int() * fresh  # [R, H, S, K]
     before = counts[:, :, -1].cumsum(1) - counts[:, :, -1]
-    so_far = (before[:, :, None] + counts).flatten(1, 2)
+    last = slice(made.stride - 1, None, made.stride)  # of the slots that become one
+    so_far = (before[:, :, None] + counts)[:, :, last].flatten(1, 2)
+    shown = slice(0, made.stride * 2 * (ring.spec.num_slots // made.stride), made.stride)
     asked = [
         _questions(ring, asker, rng, p[n].tolist()) for p, n in zip(places, is_new, strict=True)
     ]
     ids, start, stop, truth = _table(asked)
     none = ring.place[:0]
     return Batch(
-        frames=ring.frames[index].flatten(1, 2),
+        frames=ring.frames[index][:, :, shown].flatten(1, 2),
         ids=to_device(ids, ring.device),
         start=start,
         stop=stop,

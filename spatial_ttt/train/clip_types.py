@@ -168,6 +168,7 @@ DENSE_KINDS = (
     "dense_nearer",
     "dense_side",
     "dense_turn",
+    "dense_said",
 )
 KINDS = (*QUESTION_TYPES, *STREAM_TYPES, *DENSE_KINDS)
 """Every kind of exchange, in the order of its index."""

@@ -17,6 +17,8 @@ EMPHASIS = {
     "dense_nearer": 2.0,
     "dense_side": 3.0,
     "dense_turn": 2.0,
+    "dense_said": 5.0,
+    "object_rel_direction_easy": 1.5,
     "vsc": 0.5,
 }
 """Weights of kinds that are learned slowly, against 1."""
@@ -92,19 +94,15 @@ PLANS: dict[str, tuple[Stage, ...]] = {
         Stage("home", 1.0, _clip(32), _HOME, 1.0, 96, 0.5, (("look", 0.1), ("room", 0.35)), 0.25),
     ),
     "homes": (
-        Stage("look", 0.01, _clip(14), _LOOK, 1.0, 96),
-        Stage("room", 0.02, _clip(14), _ROOM, 1.0, 96, 1.0, (("look", 0.5),)),
-        Stage("home", 1.0, _clip(32), _HOME, 0.7, 96, 0.5, (("look", 0.05), ("room", 0.2)), 0.25),
+        Stage("look", 0.02, _clip(14), _LOOK, 1.5, 96),
+        Stage("room", 0.3, _clip(14), _ROOM, 1.5, 96, 1.0, (("look", 0.2),)),
+        Stage("home", 1.0, _clip(32), _HOME, 0.8, 96, 0.5, (("look", 0.05), ("room", 0.25)), 0.2),
     ),
     "smoke": (
         Stage("look", 0.5, _clip(3, 64, 32), _LOOK, 2.0, 72),
         Stage("room", 1.0, _clip(4, 64, 32), _ROOM, 1.0, 72, 1.0, (("look", 0.25),), 0.5),
     ),
 }
-
-
-CHAINS = (2, 4, 8)
-"""Homes of a stream, one after the other by turns."""
 
 
 def plan(name: str) -> tuple[Stage, ...]:

@@ -106,6 +106,8 @@ class DenseHeads(nn.Module):
         place = batch.place.gather(1, category[..., None].expand(-1, -1, 2))
         known = torch.isfinite(place).all(-1) & (category > 0)
         target = torch.nan_to_num(place) / METRE
+        if not self.inner:  # no anchor, nothing to look up
+            return torch.zeros((), device=main.device)
         losses = [
             _where_known(head(_normed(hidden.index_select(1, at))).float(), target, known)
             for head, hidden in zip(self.inner, heard, strict=True)

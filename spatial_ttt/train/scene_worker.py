@@ -23,7 +23,7 @@ from spatial_ttt.errors import SceneError
 from spatial_ttt.scenes.homes import Home, make_home
 from spatial_ttt.scenes.questions import templates
 from spatial_ttt.scenes.questions.fair import generate_fair
-from spatial_ttt.scenes.questions.question import Question
+from spatial_ttt.scenes.questions.question import LETTERS, Question, lettered
 from spatial_ttt.scenes.questions.seen import observe
 from spatial_ttt.scenes.scene import Camera, Visibility
 from spatial_ttt.scenes.shading import pack_parts
@@ -63,6 +63,15 @@ QUESTION_LIMITS = {
     "route_planning": 2,
 }
 """How many of each type a clip carries at most."""
+SAID = (
+    "object_rel_distance",
+    "object_rel_direction_easy",
+    "object_rel_direction_medium",
+    "object_rel_direction_hard",
+    "route_planning",
+)
+"""Types with options that are asked without them too: a letter gives no gradient before its meaning is known."""
+LETTERED = 0.35  # share of the questions of left or right that have options
 WALK_FIELD_OF_VIEW = (65.0, 80.0)  # degrees across
 ONE_HOME = (ValueError, LookupError, ArithmeticError)
 """What may go wrong in one home among many thousands without ending a run; SceneError is a ValueError."""
@@ -136,7 +145,9 @@ class SceneWorker:
         asked = [(q.question_type, self._prompt(q), q.ground_truth) for q in questions]
         asked += [self._as_stream(q) for q in questions if q.question_type == "object_counting"]
         view = dense_facts.View(scene, visibility, camera, seen)
-        asked += dense_facts.exchanges(view, kept.task.spec, rng)
+        asked += [self._in_words(q) for q in questions if q.question_type in SAID]
+        dense = dense_facts.exchanges(view, kept.task.spec, rng)
+        asked += [self._lettered(row, rng) if rng.random() < LETTERED else row for row in dense]
         exchanges = self._pack(asked, kept.task.branch_length)
         facts = dense_facts.facts(scene, visibility, camera, self.index)
         return Record(
@@ -149,6 +160,21 @@ class SceneWorker:
         return self.prompts["choice"].format(
             question=question.question, options="\n".join(question.options)
         )
+
+    def _in_words(self, question: Question) -> tuple[str, str, str]:
+        """A question with options asked without them: what is meant, apart from which letter says so."""
+        words = self.prompts["number"].format(question=question.question)
+        return "dense_said", words, question.answer_text
+
+    def _lettered(self, row: tuple[str, str, str], rng: Generator) -> tuple[str, str, str]:
+        """A question of left or right with options, as the benchmark asks; others as they are."""
+        kind, question, answer = row
+        if kind != "dense_side":
+            return row
+        sides = ["left", "right"] if rng.random() < 0.5 else ["right", "left"]
+        options = "\n".join(lettered(sides))
+        words = self.prompts["choice"].format(question=question, options=options)
+        return kind, words, LETTERS[sides.index(answer)]
 
     def _as_stream(self, question: Question) -> tuple[str, str, str]:
         """A question about a number in a room in the words that are used for streams."""

@@ -12,10 +12,10 @@ import torch
 
 from spatial_ttt.model.layout import num_tokens
 from spatial_ttt.scenes.homes import home_seed
-from spatial_ttt.train.chained import LONGEST_QUESTION, chained_spec
+from spatial_ttt.train.chained import CHAINS, LONGEST_QUESTION, chained_spec
 from spatial_ttt.train.clip_text import Prefix, check_room, clip_prefix, room_for_branch
 from spatial_ttt.train.clip_types import ClipSpec
-from spatial_ttt.train.curriculum import CHAINS, Stage
+from spatial_ttt.train.curriculum import Stage
 from spatial_ttt.train.pool import ClipSource, Order
 from spatial_ttt.train.ring import ClipRing
 

@@ -23,10 +23,10 @@ from spatial_ttt.tokenizer import default_texts, load_tokenizer, train_tokenizer
 from spatial_ttt.train import curves, probe
 from spatial_ttt.train import tiny_setup as setup
 from spatial_ttt.train.annealing import Reach, set_reach
-from spatial_ttt.train.chained import StreamAsker, chain, chained_spec
+from spatial_ttt.train.chained import CHAINS, StreamAsker, chain, chained_spec
 from spatial_ttt.train.clip_text import Prefix, blind_prefix
 from spatial_ttt.train.clip_types import DENSE_KINDS, categories
-from spatial_ttt.train.curriculum import CHAINS, Stage, plan, stage_at, stages_between
+from spatial_ttt.train.curriculum import Stage, plan, stage_at, stages_between
 from spatial_ttt.train.dense_heads import DenseHeads
 from spatial_ttt.train.draw import warm_up
 from spatial_ttt.train.listening import before_anchors, middle
@@ -266,9 +266,10 @@ class TinyRun:
 
     def _chain(self, ring: ClipRing, clips: int) -> Work:
         """Streams with as many frames together as a step of so many clips."""
-        homes = min(CHAINS[self.step % len(CHAINS)], clips)
-        spec = chained_spec(ring.spec, homes)
-        batch = chain(ring, self.asker, self.rng, rows=clips // homes, homes=homes)
+        made = CHAINS[self.step % len(CHAINS)]
+        rows = max(1, round(clips * made.stride / made.homes))
+        spec = chained_spec(ring.spec, made)
+        batch = chain(ring, self.asker, self.rng, rows, made)
         return Work([batch], spec, self.supply.prefix(spec), False, is_chained=True)
 
     def _work(self, ring: ClipRing, stage: Stage, clips: int) -> Work:

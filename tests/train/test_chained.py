@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from spatial_ttt.train.chained import LONGEST_QUESTION, StreamAsker, chain, chained_spec
+from spatial_ttt.train.chained import LONGEST_QUESTION, Chain, StreamAsker, chain, chained_spec
 from spatial_ttt.train.clip_types import KINDS, categories
 from tests.train import clips
 
@@ -20,7 +20,7 @@ def asker() -> StreamAsker:
 
 def streams(seed: int = 0):
     ring = clips.ring()
-    return ring, chain(ring, asker(), np.random.default_rng(seed), rows=6, homes=3)
+    return ring, chain(ring, asker(), np.random.default_rng(seed), 6, Chain(3))
 
 
 def homes(ring, batch) -> list[list[int]]:
@@ -37,7 +37,7 @@ def homes(ring, batch) -> list[list[int]]:
 
 def test_frames_follow_one_another_and_counts_grow_only_in_new_homes() -> None:
     ring, batch = streams()
-    spec = chained_spec(ring.spec, 3)
+    spec = chained_spec(ring.spec, Chain(3))
     assert batch.frames.shape[1] == spec.num_frames and batch.counts.shape[1] == spec.num_slots
     visited = homes(ring, batch)
     assert any(len(set(row)) < 3 for row in visited)  # only two clips: some homes come again
@@ -67,3 +67,15 @@ def test_answers_are_the_counts_at_the_end_of_what_nobody_can_be_unsure_of() -> 
             assert all(ring.records[place].facts.is_sure[category] for place in places)
             asked += 1
     assert asked >= 6
+
+
+def test_at_half_the_rate_every_second_frame_is_seen_and_counts_keep_up() -> None:
+    ring = clips.ring()
+    whole = chain(ring, asker(), np.random.default_rng(3), 2, Chain(2))
+    half = chain(ring, asker(), np.random.default_rng(3), 2, Chain(2, 2))
+    spec = chained_spec(ring.spec, Chain(2, 2))
+    assert spec.fps == ring.spec.fps / 2 and spec.num_frames == ring.spec.num_frames
+    assert torch.equal(half.frames, whole.frames[:, ::2])
+    # A slot of two frames spans two of the whole clip: what was seen by the end of the second.
+    assert torch.equal(half.counts, whole.counts[:, 1::2])
+    assert half.truth == whole.truth

@@ -55,10 +55,11 @@ def test_numbers_at_a_threshold_count_as_they_do_in_the_evaluation() -> None:
 
 def test_the_table_has_means_and_the_best_constant_answer() -> None:
     replies = [
-        Reply("route_planning", said, truth) for said, truth in (("A", "A"), ("B", "A"), ("B", "C"))
+        Reply("route_planning", said, truth, 0, "")
+        for said, truth in (("A", "A"), ("B", "A"), ("B", "C"))
     ]
     counts = [
-        Reply("object_counting", said, truth)
+        Reply("object_counting", said, truth, 0, "")
         for said, truth in (("2", "2"), ("2", "4"), ("1", "4"))
     ]
     found = table([*replies, *counts])

@@ -27,7 +27,7 @@ from spatial_ttt.train.clip_types import (
     categories,
 )
 from spatial_ttt.train.ring import ClipRing
-from spatial_ttt.train.scene_worker import make_walk, serve, thin_out
+from spatial_ttt.train.scene_worker import SAID, make_walk, serve, thin_out
 from tests.train import clips
 
 WALK = Difficulty(rooms=(1, 2), least_size=0.3, most_objects=40, walks=True)
@@ -72,7 +72,8 @@ def test_exchanges_are_the_processors_questions_and_answers() -> None:
             assert ids[:start] == processor.question_ids(question)
             kind = KINDS[exchanges.kind[n]]
             seen.add(kind)
-            assert ("Options:" in question) == (kind not in (*NUMBER_TYPES, *DENSE_KINDS))
+            has_options = kind not in (*NUMBER_TYPES, *DENSE_KINDS, "vsc")
+            assert kind == "dense_side" or ("Options:" in question) == has_options
     assert seen & set(NUMBER_TYPES) and seen & set(DENSE_KINDS)
 
 
@@ -169,3 +170,43 @@ def serve_three(worker, inbox: SimpleQueue, outbox: SimpleQueue) -> None:
     inbox.put(None)
     thread.join(timeout=10)
     assert not thread.is_alive()
+
+
+def test_questions_with_options_are_asked_in_words_too() -> None:
+    """The same words without options, answered by what the right option says."""
+    worker, ring = clips.new_worker(), clips.ring()
+    decode = clips.tokenizer().decode
+    choice, words = worker.prompts["choice"], worker.prompts["number"]
+    seen = 0
+    for place in ring.ready:
+        exchanges = ring.records[place].exchanges
+        said, options = {}, {}
+        for ids, start, kind, truth in zip(
+            exchanges.ids, exchanges.start, exchanges.kind, exchanges.truth, strict=True
+        ):
+            text = decode(ids[:start]).split("<|im_end|>")[0]
+            if KINDS[kind] == "dense_said":
+                said[text] = truth
+            elif KINDS[kind] in SAID:
+                options[text] = truth
+        for text, letter in options.items():
+            question, rest = text.split(choice.split("{question}")[1].split("{options}")[0])
+            right = next(line for line in rest.splitlines() if line.startswith(f"{letter}. "))
+            plain = words.format(question=question)
+            if plain in said:  # else it was too long for a branch
+                assert said[plain] == right.removeprefix(f"{letter}. ")
+                seen += 1
+    assert seen >= 3
+
+
+def test_some_questions_of_left_or_right_have_options() -> None:
+    worker = clips.new_worker()
+    rng = np.random.default_rng(0)
+    row = ("dense_side", "At the bed, facing the desk: is the lamp left or right?", "left")
+    letters = set()
+    for _ in range(8):
+        kind, words, answer = worker._lettered(row, rng)
+        assert kind == "dense_side" and f"{answer}. left\n" in words + "\n"
+        letters.add(answer)
+    assert letters == {"A", "B"}
+    assert worker._lettered(("dense_turn", "Where?", "left 1.0"), rng)[1] == "Where?"

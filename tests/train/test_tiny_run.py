@@ -105,13 +105,13 @@ def test_a_step_may_go_through_in_parts(run: TinyRun, stage: Stage) -> None:
 
 def test_the_window_shrinks_and_the_fast_weights_come_on_as_the_run_proceeds(run: TinyRun) -> None:
     attention = run.model.decoder.layers[0].self_attn
-    # The longest context: four homes of the smoke plan in a row.
-    assert run.annealing.first == 384 and run.annealing.last == 128
+    # The longest context: a stream of twenty homes of the smoke plan.
+    assert run.annealing.first == 512 and run.annealing.last == 128
     due = (
-        (0.0, 384, False),
-        (0.29, 384, False),
-        (0.3, 384, True),
-        (0.5, 256, True),
+        (0.0, 512, False),
+        (0.29, 512, False),
+        (0.3, 512, True),
+        (0.5, 320, True),
         (1.0, 128, True),
     )
     for progress, window, memory in due:

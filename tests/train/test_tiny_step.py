@@ -12,7 +12,7 @@ from torch import nn
 from spatial_ttt.errors import DataError
 from spatial_ttt.model.layout import text
 from spatial_ttt.train.branches import ingest
-from spatial_ttt.train.chained import StreamAsker, chain, chained_spec
+from spatial_ttt.train.chained import Chain, StreamAsker, chain, chained_spec
 from spatial_ttt.train.clip_text import blind_prefix, clip_prefix
 from spatial_ttt.train.clip_types import DENSE_KINDS, KINDS, categories
 from spatial_ttt.train.dense_heads import DenseHeads
@@ -175,8 +175,8 @@ def test_times_of_a_step_are_those_between_its_marks() -> None:
 def test_a_stream_of_several_homes_is_trained_on_its_counts() -> None:
     ring = clips.ring()
     asker = StreamAsker(lambda text: clips.tokenizer().encode(text), "{question}")
-    spec = chained_spec(ring.spec, 2)
-    some = chain(ring, asker, np.random.default_rng(0), rows=2, homes=2)
+    spec = chained_spec(ring.spec, Chain(2))
+    some = chain(ring, asker, np.random.default_rng(0), 2, Chain(2))
     given = Work([some], spec, clip_prefix(clips.tokenizer(), spec), False, is_chained=True)
     made = stepper(rate=5e-3)
     launched = [made.step(given, 1.0, n, "look") for n in range(1, 9)]
