@@ -127,7 +127,8 @@ class DenseHeads(nn.Module):
             said = head(_normed(hidden.flatten(0, 1).index_select(0, named.at))).float()
             error = F.smooth_l1_loss(said[:, :3], torch.nan_to_num(target), reduction="none")
             known_error = (error * known).sum() / known.sum().clamp(min=1.0)
-            losses.append(2 * known_error + 0.5 * F.smooth_l1_loss(said[:, 3], count, beta=0.5))
+            counted = F.smooth_l1_loss(said[:, 3], count, beta=0.5, reduction="sum")
+            losses.append(2 * known_error + 0.5 * counted / max(len(count), 1))
         return torch.stack(losses).mean()
 
 

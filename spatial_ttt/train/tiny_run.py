@@ -46,6 +46,7 @@ BRANCH_TOKENS = 28  # mean length of an exchange: a clip's questions fill so man
 SAVE_EVERY = 60.0  # seconds
 LAST_WORDS = 30.0  # seconds kept for the last probe and save
 LAST_HELD_OUT = 15.0  # seconds of these to wait for held-out homes still being made
+HURRY = 0.15  # last share of the time in which a run short of steps ends its schedule
 LEAD = 8.0  # seconds before a stage is due that its homes are made
 SYNC_STEP = 4  # the step --show-syncs looks at
 
@@ -149,10 +150,13 @@ class TinyRun:
 
     @property
     def progress(self) -> float:
-        """0 at the start, 1 at the end of the budget (by time, or by steps if that is further)."""
+        """0 at the start, 1 at the end of the budget: by time, or by steps and hurried when time runs out."""
         by_time = (time.monotonic() - self.began) / self.budget
-        by_steps = self.step / self.chosen.max_steps if self.chosen.max_steps else 0.0
-        return max(by_time, by_steps)
+        if not self.chosen.max_steps:
+            return by_time
+        by_steps = self.step / self.chosen.max_steps
+        left = (1 - by_time) / HURRY  # of the steps that are missing, while time runs out
+        return max(by_steps, 1 - (1 - by_steps) * max(left, 0.0) if left < 1 else 0.0)
 
     def train(self) -> None:
         """Train until the budget is spent, then save, probe the held-out homes and save what they say.

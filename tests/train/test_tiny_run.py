@@ -41,7 +41,7 @@ def stage() -> Stage:
     return Stage("own", 1.0, clips.SPEC, clips.LOOK, 1.0, 72)
 
 
-def test_progress_is_by_time_or_steps_whichever_is_further(run: TinyRun) -> None:
+def test_progress_is_by_steps_and_hurries_when_time_runs_out(run: TinyRun) -> None:
     run.began = time.monotonic()
     assert run.budget == pytest.approx(
         30 * 0.7
@@ -49,8 +49,14 @@ def test_progress_is_by_time_or_steps_whichever_is_further(run: TinyRun) -> None
     assert run.progress == pytest.approx(0.0, abs=0.05)
     run.step = run.chosen.max_steps // 2
     assert run.progress == pytest.approx(0.5)
-    run.began -= 0.75 * run.budget
-    assert run.progress == pytest.approx(0.75, abs=0.05)
+    run.began -= 0.8 * run.budget
+    assert run.progress == pytest.approx(0.5)
+    run.began -= 0.125 * run.budget
+    assert run.progress == pytest.approx(
+        0.75, abs=0.03
+    )  # half of what is left, in half of its time
+    run.began -= 0.2 * run.budget
+    assert run.progress >= 1
     run.began, run.step = time.monotonic(), 0
 
 
