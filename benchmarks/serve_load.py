@@ -1,11 +1,13 @@
 """Many sessions at once: errors, latencies and the server's memory over time.
 
-    python benchmarks/serve_load.py [--sessions 1 10 50] [--minutes 10] [--fps 0.5] [--ask-every 30]
+    python benchmarks/serve_load.py [--sessions 1 10 50] [--minutes 10] [--fps 0.5] [--ask-every 30] [--warm-up 60]
 
 A real server process; every session is a WebSocket that sends JPEG frames at a steady rate and asks a
 question now and then, nobody in step with anybody else. Anchors are bounded, so that a session's memory
-is constant by design once they are full and the slope measures the server. One JSON line per number of
-sessions, with what else the machine did meanwhile.
+is constant by design once they are full. Before anything is measured every session watches `--warm-up` slots
+as fast as they are taken (its windows and anchors are full after about 50 with the shipped model), then all
+send at their rate for `--settle` seconds. One JSON line per number of sessions, with the memory's slope by
+component and what else the machine did meanwhile.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import numpy as np
 import psutil
 import record
 from PIL import Image
+from serve_memory import Sample, memory_trends, watch_memory
 from websockets.asyncio.client import ClientConnection, connect
 
 from spatial_ttt.loading import SMALL_SIZE
@@ -41,21 +44,24 @@ QUESTIONS = (
     "What is the size of this room (in square meters)?",
     "How many table(s) are in this room?",
 )
-WARM_UP = 0.4
-"""Share of the run whose memory is not part of the slope: anchors, buffers and pages fill."""
+SPREAD_SLOTS = 10
+"""Sessions are warmed up by up to so many slots more than others, so that their anchors' blocks (about ten
+slots each) do not fill at the same moments."""
 
 
 @dataclass
 class Load:
-    """What all clients have seen so far."""
+    """What all clients have seen since the measurement began."""
 
     frame_s: list[float] = field(default_factory=list)
     first_s: list[float] = field(default_factory=list)
     answer_s: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     late: int = 0
-    memory: list[tuple[float, float, float, float]] = field(default_factory=list)
-    """(s, resident MB of server and decoders, share of the machine's CPU they used, and of everybody)"""
+    num_warm: int = 0
+    begin: float = float("inf")
+    """Frames and questions sent earlier are not counted (errors are)."""
+    samples: list[Sample] = field(default_factory=list)
 
 
 def main() -> None:
@@ -65,6 +71,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--fps", type=float, default=0.5, help="frames per second of each session")
     parser.add_argument("--ask-every", type=float, default=30.0, help="seconds, per session")
+    parser.add_argument("--warm-up", type=int, default=60, help="slots of each session before")
+    parser.add_argument("--settle", type=float, default=60.0, help="seconds at the rate before")
     parser.add_argument("--model", help="checkpoint folder instead of the shipped model")
     parser.add_argument("--anchor-bytes", default="6M")
     parser.add_argument("--out", type=Path, default=record.RESULTS / "serve_load.jsonl")
@@ -86,12 +94,14 @@ def measure(options: argparse.Namespace, count: int) -> dict[str, Any]:
             info = client.info()
             kept = [client.session(s["id"]).stats() for s in client.sessions()]
     lost = sum(s["refused"] + s["skipped"] for s in kept)
-    seconds = load.memory[-1][0] - load.memory[0][0]
+    samples = load.samples
     return {
         "sessions": count,
-        "minutes": round(seconds / 60, 2),
+        "minutes": round((samples[-1].time - samples[0].time) / 60, 2),
         "fps": options.fps,
         "ask_every_s": options.ask_every,
+        "warm_up_slots": options.warm_up,
+        "settle_s": options.settle,
         "model": info["model"],
         "frames": len(load.frame_s),
         "answers": len(load.answer_s),
@@ -101,12 +111,14 @@ def measure(options: argparse.Namespace, count: int) -> dict[str, Any]:
         "frame_ms": percentiles(load.frame_s),
         "first_piece_ms": percentiles(load.first_s),
         "answer_ms": percentiles(load.answer_s),
-        "cpu_share": round(float(np.mean([m[2] for m in load.memory[1:]])), 3),
-        "machine_cpu_share": round(float(np.mean([m[3] for m in load.memory[1:]])), 3),
+        "cpu_share": round(float(np.mean([sample.cpu for sample in samples[1:]])), 3),
+        "machine_cpu_share": round(
+            float(np.mean([sample.machine_cpu for sample in samples[1:]])), 3
+        ),
         "loadavg": {"before": before, "after": os.getloadavg()},
         "anchor_bytes": options.anchor_bytes,
         "niceness": os.nice(0),
-    } | slope(load.memory)
+    } | memory_trends(samples)
 
 
 @contextmanager
@@ -144,12 +156,10 @@ def wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:
 async def run_all(
     url: str, process: psutil.Process, options: argparse.Namespace, count: int, load: Load
 ) -> None:
-    """All clients until the time is over."""
+    """All clients: warm-up, settling, and the minutes that are measured."""
     with Server(url) as client:
         sessions = [client.open(f"load {n}").session_id for n in range(count)]
-    frames = make_frames()
-    stop_at = time.monotonic() + 60 * options.minutes
-    watcher = asyncio.create_task(watch_memory(process, load))
+    frames, stop_at = make_frames(), asyncio.get_running_loop().create_future()
     clients = [
         asyncio.create_task(
             Client(f"{url.replace('http', 'ws')}/v1/sessions/{session}/stream", load, frames).run(
@@ -158,8 +168,16 @@ async def run_all(
         )
         for number, session in enumerate(sessions)
     ]
+    while load.num_warm < count:
+        if load.errors:
+            raise SystemExit(f"the warm-up failed: {load.errors[0]}")
+        await asyncio.sleep(0.1)
+    load.begin = time.monotonic() + options.settle
+    stop_at.set_result(load.begin + 60 * options.minutes)
+    await asyncio.sleep(options.settle)
+    watcher = asyncio.create_task(watch_memory(url, process, load.samples, stop_at.result()))
     await asyncio.gather(*clients)
-    watcher.cancel()
+    await watcher
 
 
 def make_frames() -> list[bytes]:
@@ -186,33 +204,70 @@ class Client:
         self._sent: dict[int, float] = {}
         self._asked: dict[str, float] = {}
         self._first: set[str] = set()
+        self._num_frames = self._num_questions = 0
+        self._news = asyncio.Event()
 
-    async def run(self, share: float, stop_at: float, options: argparse.Namespace) -> None:
-        """Send, ask, listen; begins `share` of a period after the first one does."""
-        await asyncio.sleep(share / options.fps)
+    async def run(
+        self, share: float, stop_at: asyncio.Future[float], options: argparse.Namespace
+    ) -> None:
+        """Warm up, then send, ask and listen; begins `share` of a period after the first one does."""
         try:
             async with connect(self._url, compression=None, ping_timeout=None) as line:
                 listener = asyncio.create_task(self._listen(line))
+                await self._warm_up(line, options.warm_up + int(SPREAD_SLOTS * share), options.fps)
+                self._load.num_warm += 1
+                until = await asyncio.shield(stop_at)
+                await asyncio.sleep(share / options.fps)
                 await asyncio.gather(
-                    self._send(line, stop_at, options.fps),
-                    self._ask(line, share, stop_at, options.ask_every),
+                    self._send(line, until, options.fps),
+                    self._ask(line, share, until, options.ask_every),
                 )
-                deadline = time.monotonic() + 60
-                while (self._sent or self._asked) and time.monotonic() < deadline:
-                    await asyncio.sleep(0.1)
-                if self._sent or self._asked:
-                    self._load.errors.append("no answer within a minute after the end")
+                await self._all_answered(60)
+                if listener.done():
+                    self._load.errors.append(f"the line ended: {listener.exception()}")
                 listener.cancel()
         except Exception as error:
             self._load.errors.append(f"{type(error).__name__}: {error}")
 
+    async def _warm_up(self, line: ClientConnection, slots: int, fps: float) -> None:
+        """Fill windows and anchors: two frames a slot, one at a time, a question now and then."""
+        for number in range(2 * slots):
+            await self._send_one(line, fps)
+            if number % 30 == 29:
+                await self._ask_one(line)
+            await self._all_answered(120)
+
+    async def _all_answered(self, seconds: float) -> None:
+        """Wait until nothing is on its way; an error after so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._sent or self._asked:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            self._load.errors.append(
+                f"no answer for {seconds:g} s: frames {sorted(self._sent)}, questions {sorted(self._asked)}"
+            )
+
+    async def _send_one(self, line: ClientConnection, fps: float) -> None:
+        number = self._num_frames
+        content = self._frames[number % len(self._frames)]
+        self._num_frames += 1
+        self._sent[number] = time.monotonic()
+        await line.send(pack(WireFrame(number, number / fps, Encoding.JPEG, content)))
+
+    async def _ask_one(self, line: ClientConnection) -> None:
+        number = self._num_questions
+        question = QUESTIONS[number % len(QUESTIONS)]
+        request = {"type": "ask", "ref": str(number), "question": question, "max_new_tokens": 16}
+        self._num_questions += 1
+        self._asked[str(number)] = time.monotonic()
+        await line.send(json.dumps(request))
+
     async def _send(self, line: ClientConnection, stop_at: float, fps: float) -> None:
         begin, number = time.monotonic(), 0
         while time.monotonic() < stop_at:
-            content = self._frames[number % len(self._frames)]
-            message = pack(WireFrame(number, number / fps, Encoding.JPEG, content))
-            self._sent[number] = time.monotonic()
-            await line.send(message)
+            await self._send_one(line, fps)
             number += 1
             wait = begin + number / fps - time.monotonic()
             self._load.late += wait < -1 / fps
@@ -221,51 +276,31 @@ class Client:
     async def _ask(
         self, line: ClientConnection, share: float, stop_at: float, every: float
     ) -> None:
-        number = 0
         first = every * (0.1 + 0.9 * share)
         await asyncio.sleep(min(first, max(0.0, stop_at - time.monotonic())))
         while time.monotonic() < stop_at:
-            ref = str(number)
-            request = {"type": "ask", "ref": ref, "question": QUESTIONS[number % len(QUESTIONS)]}
-            self._asked[ref] = time.monotonic()
-            await line.send(json.dumps(request | {"max_new_tokens": 16}))
-            number += 1
+            await self._ask_one(line)
             await asyncio.sleep(min(every, max(0.0, stop_at - time.monotonic())))
 
     async def _listen(self, line: ClientConnection) -> None:
         async for text in line:
             message = json.loads(text)
-            now = time.monotonic()
             if message["type"] == "ack":
-                self._load.frame_s.append(now - self._sent.pop(message["id"]))
+                self._note(self._load.frame_s, self._sent.pop(message["id"]))
                 if message["status"] != "watched":
                     self._load.errors.append(f"frame {message['status']}: {message.get('error')}")
             elif message["type"] == "piece" and message["ref"] not in self._first:
                 self._first.add(message["ref"])
-                self._load.first_s.append(now - self._asked[message["ref"]])
+                self._note(self._load.first_s, self._asked[message["ref"]])
             elif message["type"] == "done":
-                self._load.answer_s.append(now - self._asked.pop(message["ref"]))
+                self._note(self._load.answer_s, self._asked.pop(message["ref"]))
             elif message["type"] in ("error", "refused"):
                 self._load.errors.append(message["error"]["message"])
+            self._news.set()
 
-
-async def watch_memory(process: psutil.Process, load: Load) -> None:
-    """Resident memory and CPU of the server and its decoders, once a second."""
-    started, before = time.monotonic(), None
-    while True:
-        tree = [process, *process.children(recursive=True)]
-        resident = spent = 0.0
-        for item in tree:
-            with suppress(psutil.Error):
-                resident += item.memory_info().rss / 1e6
-                spent += sum(item.cpu_times()[:2])
-        now = time.monotonic() - started
-        share = 0.0
-        if before is not None:
-            share = (spent - before[1]) / (now - before[0]) / len(os.sched_getaffinity(0))
-        load.memory.append((now, resident, share, psutil.cpu_percent() / 100))
-        before = (now, spent)
-        await asyncio.sleep(1.0)
+    def _note(self, seconds: list[float], sent: float) -> None:
+        if sent >= self._load.begin:
+            seconds.append(time.monotonic() - sent)
 
 
 def percentiles(seconds: list[float]) -> dict[str, float] | None:
@@ -276,27 +311,6 @@ def percentiles(seconds: list[float]) -> dict[str, float] | None:
     return dict(
         zip(("p50", "p95", "p99", "max"), (round(float(v), 1) for v in values), strict=True)
     )
-
-
-def slope(memory: list[tuple[float, float, float, float]]) -> dict[str, Any]:
-    """Memory's trend after the warm-up: MB per minute with twice its standard error.
-
-    Samples of one second hang together, so the error is that of minute (at least five) means.
-    """
-    start = WARM_UP * memory[-1][0]
-    kept = np.array([(t, m) for t, m, *_ in memory if t >= start])
-    pieces = np.array_split(kept, max(5, min(30, int((kept[-1, 0] - kept[0, 0]) / 20))))
-    means = np.array([piece.mean(0) for piece in pieces if len(piece)])
-    t, m = means[:, 0] / 60, means[:, 1]
-    centred = t - t.mean()
-    rate = float((centred * m).sum() / (centred**2).sum())
-    rest = m - m.mean() - rate * centred
-    error = float(np.sqrt((rest**2).sum() / max(1, len(m) - 2) / (centred**2).sum()))
-    return {
-        "memory_mb": {"start": round(float(means[0, 1]), 1), "end": round(float(means[-1, 1]), 1)},
-        "memory_slope_mb_per_min": round(rate, 3),
-        "memory_slope_error_mb_per_min": round(2 * error, 3),
-    }
 
 
 if __name__ == "__main__":

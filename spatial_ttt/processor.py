@@ -132,7 +132,7 @@ class Processor:
         stamp = f"<{time:.1f} seconds>"
         before = self._times.get(stamp)
         if before is None:
-            if len(self._times) > 100_000:
+            if len(self._times) >= 4096:  # a server meets new times for as long as it runs
                 self._times.clear()
             before = self._times[stamp] = self.encode(stamp + VISION_START)
         size = grid[0] * grid[1]

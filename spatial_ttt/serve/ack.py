@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from spatial_ttt.serve.memory_note import MemoryNote
+from spatial_ttt.serve.timeline import MemoryNote
 
 Status = Literal["watched", "duplicate", "refused", "skipped"]
 

@@ -19,7 +19,7 @@ from spatial_ttt.loading import LoadedModel
 from spatial_ttt.serve import chat, routes_memory, routes_sessions, socket
 from spatial_ttt.serve.dependencies import REFUSALS, SCHEME, Access, access
 from spatial_ttt.serve.guard import Guard
-from spatial_ttt.serve.problems import as_problem
+from spatial_ttt.serve.problems import as_problem, defect
 from spatial_ttt.serve.service import Service
 from spatial_ttt.serve.settings import ServeSettings
 
@@ -102,7 +102,7 @@ async def _refuse_request(_: Request, error: Exception) -> Response:
 
 
 async def _admit_defect(_: Request, error: Exception) -> Response:
-    return _plain(500, "defect", f"the server failed ({type(error).__name__}); its log says why")
+    return JSONResponse({"error": defect(error).to_dict()}, 500)
 
 
 def _plain(

@@ -17,16 +17,14 @@ from spatial_ttt.errors import VideoError
 from spatial_ttt.generate import Decoding
 from spatial_ttt.serve.ack import Ack, Answer, Listener, Status
 from spatial_ttt.serve.clock import MendingClock, StrictClock
-from spatial_ttt.serve.memory_note import MemoryNote, memory_note
+from spatial_ttt.serve.memory_note import memory_note
 from spatial_ttt.serve.problems import Problem
 from spatial_ttt.serve.records import SessionRecord
 from spatial_ttt.serve.steps import ModelSteps, unbroken
+from spatial_ttt.serve.timeline import MemoryNote
 from spatial_ttt.session import StreamingSession
 from spatial_ttt.stream_state import StreamState
 from spatial_ttt.video.frame import Frame, Pixels
-
-TIMELINE_SLOTS = 600
-"""Slots whose notes are kept."""
 
 
 class HostedSession:
@@ -164,9 +162,8 @@ class HostedSession:
         record.clock_state = self._clock.state
         self.last_frame = frame.pixels
         if note is not None:
-            record.timeline.append(note.to_json())
-            del record.timeline[:-TIMELINE_SLOTS]
-            self.tell({"type": "slot", "note": record.timeline[-1], "seen": self.seen})
+            record.timeline.append(note)
+            self.tell({"type": "slot", "note": note.to_json(), "seen": self.seen})
 
     def _ack(
         self,
@@ -207,7 +204,7 @@ class HostedSession:
             record.next_id, record.refused, record.skipped = own.next_id, own.refused, own.skipped
             record.num_frames, record.seconds_seen = own.num_frames, own.seconds_seen
             record.clock, record.clock_state = own.clock, own.clock_state
-            record.walk, record.timeline = own.walk, list(own.timeline)
+            record.walk, record.timeline = own.walk, own.timeline.copy()
             twin = HostedSession(record, self.session.fork(), self._steps)
             twin.last_frame = self.last_frame
             return twin

@@ -8,35 +8,15 @@ Per TTT layer:
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from spatial_ttt.model.decoder import HybridDecoder, TTTLayer
 from spatial_ttt.model.fast_weights import BriefState, FastState, FastWeights
 from spatial_ttt.model.state import DecoderState, TTTState
+from spatial_ttt.serve.timeline import MemoryNote
 
 Fast = FastState | BriefState
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryNote:
-    """One slot."""
-
-    slot: int
-    time: float  # s, of the slot's last frame
-    update: tuple[float, ...]
-    surprise: tuple[float, ...]
-    gate: tuple[float, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready, rounded for the wire."""
-        values = asdict(self)
-        for name in ("update", "surprise", "gate"):
-            values[name] = [float(f"{value:.4g}") for value in values[name]]
-        return values
 
 
 @torch.no_grad()

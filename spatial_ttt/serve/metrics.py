@@ -53,6 +53,12 @@ class Metrics:
             "spatial_ttt_promised_bytes", "State bytes promised to sessions", **at
         )
         self.state_bytes = Gauge("spatial_ttt_state_bytes", "State bytes in use", **at)
+        self.timeline_bytes = Gauge(
+            "spatial_ttt_timeline_bytes", "Bytes of the timelines of open sessions", **at
+        )
+        self.heap_live_bytes = Gauge(
+            "spatial_ttt_heap_live_bytes", "Bytes allocated and not freed (glibc; else 0)", **at
+        )
         self.budget_bytes = Gauge("spatial_ttt_budget_bytes", "State bytes there are", **at)
         self.steps_waiting = Gauge("spatial_ttt_steps_waiting", "Model steps begun or queued", **at)
         self.connections = Gauge("spatial_ttt_connections", "Open WebSockets", **at)

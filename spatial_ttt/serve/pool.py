@@ -247,6 +247,8 @@ class SessionPool:
     async def _close(self, session_id: str) -> None:
         async with self.folder_lock:
             hosted = self.open.pop(session_id, None)
+            self.retry_at.pop(session_id, None)
+            self._waking.pop(session_id, None)
             if hosted is not None:
                 await hosted.close()
                 self.ledger.release(session_id)
@@ -270,6 +272,7 @@ class SessionPool:
         """Save a session now; raises CheckpointError, and the session goes on."""
         try:
             await unbroken(hosted.save(self._write))
+            self.retry_at.pop(hosted.record.session_id, None)
         except CheckpointError as error:
             hosted.warning = str(error)
             self.retry_at[hosted.record.session_id] = time.monotonic() + _RETRY_S

@@ -49,6 +49,11 @@ def as_problem(error: SpatialTTTError) -> Problem:
     return Problem(400, "refused", str(error))
 
 
+def defect(error: BaseException) -> Problem:
+    """An error that nobody foresaw, told without its details; the log has them."""
+    return Problem(500, "defect", f"the server failed ({type(error).__name__}); its log says why")
+
+
 def not_found(what: str) -> Problem:
     """Also for what belongs to somebody else: nobody learns that it is there."""
     return Problem(404, "not_found", f"there is no such {what}; list yours to see what there is")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from spatial_ttt.errors import CheckpointError
+from spatial_ttt.serve.timeline import Timeline, timeline_from_json, timeline_from_notes
 
-RECORD_FORMAT = 1
+RECORD_FORMAT = 2
+_READ = {1: timeline_from_notes, 2: timeline_from_json}
+"""Formats that can be read, and how each holds the timeline."""
 Kind = Literal["session", "snapshot"]
 Clock = Literal["strict", "mend"]
 
@@ -57,23 +60,26 @@ class SessionRecord:
     """The state's file beside this record."""
     walk: dict[str, Any] | None = None
     """The procedural walk it watched (`WalkSpec`), whose plan is known."""
-    timeline: list[dict[str, Any]] = field(default_factory=list)
+    timeline: Timeline = field(default_factory=Timeline, compare=False)
     """What the memory did, slot by slot (the latest)."""
 
     def copy(self, **changes: Any) -> SessionRecord:
         """Another record that shares nothing that changes."""
-        return replace(self, **({"timeline": list(self.timeline)} | changes))
+        return replace(self, **({"timeline": self.timeline.copy()} | changes))
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; `record_from_json` reads it."""
-        return {"format": RECORD_FORMAT} | asdict(self)
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {"format": RECORD_FORMAT} | values | {"timeline": self.timeline.to_json()}
 
 
 def record_from_json(values: dict[str, Any], where: str) -> SessionRecord:
     """A record from JSON; raises CheckpointError for another format or other fields."""
-    if values.get("format") != RECORD_FORMAT:
+    version = values.get("format")
+    if type(version) is not int or version not in _READ:
+        readable = " and ".join(map(str, _READ))
         raise CheckpointError(
-            f"{where} has format {values.get('format')!r}, this version reads {RECORD_FORMAT}; "
+            f"{where} has format {version!r}, this version reads {readable}; "
             f"use the version of spatial-ttt that wrote it"
         )
     rest = {key: value for key, value in values.items() if key != "format"}
@@ -83,4 +89,5 @@ def record_from_json(values: dict[str, Any], where: str) -> SessionRecord:
         raise CheckpointError(f"{where} lacks or adds the fields {', '.join(odd)}; it is damaged")
     if rest["clock_state"] is not None:
         rest["clock_state"] = tuple(rest["clock_state"])
+    rest["timeline"] = _READ[version](rest["timeline"], where)
     return SessionRecord(**rest)

@@ -68,7 +68,7 @@ async def info(caller: Caller) -> dict[str, Any]:
 async def timeline(caller: Caller, session_id: SessionId) -> dict[str, Any]:
     """What the memory did, slot by slot: update, surprise and gate of every TTT layer."""
     record = caller.service.pool.record_of(caller.owner, session_id)
-    return {"slots": list(record.timeline)}
+    return {"slots": record.timeline.notes()}
 
 
 @router.get(

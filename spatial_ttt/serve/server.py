@@ -78,6 +78,8 @@ def run_server(open_model: Callable[[], LoadedModel], settings: ServeSettings) -
             ws_per_message_deflate=False,  # frames are compressed already
             # A client that is slowed down is not read, so its pong may be late for as long as it takes.
             ws_ping_timeout=None,
+            # A client that sends something every few seconds must not find its line closed as it writes.
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round(settings.drain_s)),
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
 import torch
 
 from spatial_ttt.loading import LoadedModel
+from spatial_ttt.serve import heap
 from spatial_ttt.serve.auth import read_tokens
 from spatial_ttt.serve.caretaker import Caretaker
 from spatial_ttt.serve.limiter import Limiter
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _ROUND_S = 0.25
 """Between two rounds of looking after sessions: short, so that few saves are due in each."""
+_HEAP_S = 10.0
+"""Between two times that free memory is given back to the system, while there is work."""
 
 
 class Service:
@@ -79,9 +83,13 @@ class Service:
 
     async def _look_after(self) -> None:
         period = min(_ROUND_S, self.settings.snapshot_s / 2, self.settings.idle_s / 2)
+        trimmed_at, num_done = time.monotonic(), 0
         while True:
             await asyncio.sleep(period)
             await self.caretaker.look_after()
+            if time.monotonic() - trimmed_at >= _HEAP_S and self.steps.num_done != num_done:
+                trimmed_at, num_done = time.monotonic(), self.steps.num_done
+                await asyncio.to_thread(heap.give_back)
 
     def gauges(self) -> None:
         """Bring the gauges up to date."""
@@ -91,6 +99,8 @@ class Service:
         metrics.promised_bytes.set(pool.ledger.promised)
         metrics.budget_bytes.set(pool.ledger.total)
         metrics.state_bytes.set(pool.state_bytes())
+        metrics.timeline_bytes.set(sum(h.record.timeline.num_bytes for h in pool.open.values()))
+        metrics.heap_live_bytes.set(heap.live_bytes() or 0)
         metrics.steps_waiting.set(self.steps.waiting)
 
 

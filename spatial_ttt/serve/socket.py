@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable
 from contextlib import aclosing, suppress
@@ -18,7 +19,7 @@ from typing import Any
 from fastapi import APIRouter, WebSocket
 from pydantic import ValidationError
 from starlette.responses import JSONResponse
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from spatial_ttt.errors import SpatialTTTError, VideoError
 from spatial_ttt.serve.answers import answer_events, check_question
@@ -26,12 +27,13 @@ from spatial_ttt.serve.auth import SUBPROTOCOL
 from spatial_ttt.serve.dependencies import owner_of, service_of
 from spatial_ttt.serve.frames import WireFrame, unpack
 from spatial_ttt.serve.hosted import HostedSession
-from spatial_ttt.serve.problems import Problem, as_problem
+from spatial_ttt.serve.problems import Problem, as_problem, defect
 from spatial_ttt.serve.schemas import Question, Skip
 from spatial_ttt.serve.service import Service
 from spatial_ttt.serve.steps import background
 from spatial_ttt.video.frame import Pixels
 
+log = logging.getLogger(__name__)
 router = APIRouter()
 
 _FRAMES_AHEAD = 3
@@ -241,6 +243,13 @@ class Connection:
             await self._refuse(error, ref)
         except TimeoutError:
             await self._close(_TOO_SLOW, "too slow: nothing was read for too long")
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a defect, unless the client left: nobody waits in vain
+            if self._socket.client_state is WebSocketState.CONNECTED:
+                log.exception("an answer of session %s failed", self._hosted.record.session_id)
+                await self._refuse(defect(error), ref)
+            raise
 
 
 def _checked(model: Any, values: dict[str, Any]) -> Any:

@@ -21,6 +21,7 @@ class ModelSteps:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
         self.waiting = 0
         """Pieces of work begun or queued."""
+        self.num_done = 0
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(...)` in a thread. A caller that is cancelled does not stop what has begun."""
@@ -32,6 +33,7 @@ class ModelSteps:
 
     def _done(self, future: asyncio.Future[Any]) -> None:
         self.waiting -= 1
+        self.num_done += 1
         if not future.cancelled():
             future.exception()  # seen: the caller may be gone
 

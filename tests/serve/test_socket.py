@@ -168,3 +168,19 @@ def test_a_stream_of_a_session_that_is_not_there_is_denied(client):
     with pytest.raises(WebSocketDisconnect) as denied, stream(client, "0" * 24):
         pass
     assert denied.value.status_code == 404
+
+
+def test_an_answer_that_fails_for_a_reason_nobody_foresaw_is_told(client, caplog):
+    session = opened(client)
+    hosted = client.service.pool.open[session]
+    with stream(client, session) as socket:
+        socket.send_bytes(wire(0))
+        until(socket, "ack")
+        processor, hosted.session.processor = hosted.session.processor, None
+        socket.send_json({"type": "ask", "ref": "q", "question": "How many?"})
+        error = until(socket, "error", ref="q")["error"]
+        assert (error["code"], "its log says why" in error["message"]) == ("defect", True)
+        hosted.session.processor = processor
+        socket.send_json({"type": "ask", "ref": "q2", "question": "How many?"})
+        until(socket, "done", ref="q2")
+    assert f"an answer of session {session} failed" in caplog.text

@@ -1,5 +1,6 @@
 """A real RTSP camera for the tests, run by the system's Python: `rtsp_server.py PORT` serves /live.
 
+`--check` in place of the port only tells, by its exit status, whether all it needs is installed.
 Needs Debian's python3-gi, gir1.2-gst-rtsp-server-1.0 and GStreamer's good and ugly plugins.
 """
 
@@ -20,6 +21,9 @@ PIPELINE = (
 
 def main() -> None:
     Gst.init(None)
+    if sys.argv[1] == "--check":
+        parts = ("videotestsrc", "x264enc", "rtph264pay")
+        sys.exit(not all(map(Gst.ElementFactory.find, parts)))
     server = GstRtspServer.RTSPServer()
     server.set_service(sys.argv[1])
     factory = GstRtspServer.RTSPMediaFactory()
