@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from spatial_ttt.generate import Decoding
+from spatial_ttt.serve import caretaker
 from spatial_ttt.serve.client import Server
 from tests.serve.parts import live, offline, pixels, wait_for
 
@@ -55,7 +56,8 @@ def expected(count):
 
 
 @pytest.mark.skipif(not Path(HAPROXY).exists(), reason="HAProxy is not installed")
-def test_an_owner_stays_on_one_worker_and_is_handed_over_by_its_files(tmp_path):
+def test_an_owner_stays_on_one_worker_and_is_handed_over_by_its_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(caretaker, "_LOOK_S", 0.5)
     tokens = tmp_path / "tokens"
     tokens.write_text("".join(f"{owner} {token(owner)}\n" for owner in OWNERS))
     tokens.chmod(0o600)

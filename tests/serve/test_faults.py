@@ -264,16 +264,14 @@ def test_a_killed_server_loses_what_was_not_saved_and_the_client_knows_which(tmp
         code = server.end(signal.SIGTERM)
     assert code in (0, -signal.SIGTERM)
     # A server that was asked to stop saves every open session, also those nobody saved by hand.
-    server = Process(checkpoint, folder, port)
-    try:
+    client.close()
+    with live(tmp_path) as next_server, Server(next_server.url) as client:
+        careful = client.session(careful.session_id)
         shown = careful.stats()
         assert (shown["state"], shown["saved"]) == ("asleep", 12)
         with careful.stream(quality=None) as frames:
             frames.send(pixels(13), 6.5)
         assert careful.answer("How many?", max_new_tokens=12)["answer"] == expected(14)
-    finally:
-        server.end(signal.SIGTERM)
-        client.close()
 
 
 @pytest.mark.parametrize("leap_s", [-1e6, 1e6])

@@ -14,8 +14,8 @@ from tests.serve.parts import ask, live, offline, opened, push, running, wire
 
 schemathesis = pytest.importorskip("schemathesis")
 
-FEW, MANY = 8, 400
-"""Requests per operation: some 200 in every run, more than 10,000 with the slow tests."""
+FEW, MANY = 6, 400
+"""Requests per operation: some 150 in every run, more than 10,000 with the slow tests."""
 
 
 def fuzz(server, examples):

@@ -38,7 +38,7 @@ def expected(first: int, stop: int, layers: int = 2) -> list[dict[str, object]]:
 
 
 @given(st.integers(0, 3 * TIMELINE_SLOTS), st.integers(0, 3))
-@settings(derandomize=True, deadline=None, max_examples=25)
+@settings(derandomize=True, deadline=None, max_examples=10)
 def test_the_latest_notes_are_kept_as_they_were_in_memory_and_on_disk(count, layers):
     timeline = filled(count, layers)
     wanted = expected(max(0, count - TIMELINE_SLOTS), count, layers)
