@@ -1,15 +1,15 @@
 """Attention on a CUDA device in half precision: the fastest kernel torch offers for each shape.
 
-Chosen on an H200 (benchmarks/attention.py): windows and short queries run on the built-in
-FlashAttention; many queries over whole pages on cuDNN (550 against 310 TFLOP/s). Past segments need
-no mask, so each is attended alone and the parts are merged by their log-sum-exps.
+Chosen on an H200 (benchmarks/attention.py): short queries run on the built-in FlashAttention, windows of many queries
+on the streaming kernel, many queries over whole pages on cuDNN. Past segments need no mask, so each is
+attended alone and the parts are merged by their log-sum-exps.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -28,7 +28,14 @@ WINDOW_QUERIES = 512
 """With fewer queries than this FlashAttention, which splits the keys, reads windows."""
 
 QUERY_STEP = 256
-"""cuDNN plans every new shape for tens of milliseconds: queries are padded, and only whole pages go to it."""
+"""cuDNN plans every new shape for tens of milliseconds: queries are padded, and keys go to it in whole pages or, for
+long pieces, in stretches of few lengths."""
+
+LONG_QUERIES = 4096
+"""With so many queries cuDNN reads the queries' own keys and a page's part too (700 against 310 TFLOP/s)."""
+
+STRETCHES = (8192, 4096, 2048, 1024)
+"""Lengths in which it reads a page's part; the rest, which is shorter, goes to FlashAttention."""
 
 
 def applies(q: Tensor, *, differentiable: bool = False) -> bool:
@@ -46,6 +53,10 @@ def _tell(device: str, dtype: str, fits: bool) -> None:
     log.info("attention: %s (%s, %s)", which, device, dtype)
 
 
+Part = Callable[[], tuple[Tensor, Tensor]]
+"""Output and log-sum-exp over some of the keys, when called; queries may be padded."""
+
+
 def window_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     """The last L of N tokens over the last `window` keys each, [B, H, L, Dh]; differentiable."""
     many = q.shape[2] >= WINDOW_QUERIES and q.shape[3] in (64, 128)
@@ -57,20 +68,63 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
 
 def segment_attention(q: Tensor, past: Sequence[Segment], k: Tensor, v: Tensor) -> Tensor:
     """L tokens over all past segments and, causally, over themselves: q [B, H, L, Dh]."""
-    out, lse = _part(q, k, v, causal=True)
+    if q.shape[2] >= LONG_QUERIES and k.shape[2] > q.shape[2]:
+        before = k.shape[2] - q.shape[2]
+        past = (*past, (k[:, :, :before], v[:, :, :before]))
+        k, v = k[:, :, before:], v[:, :, before:]
     if not past:
-        return out
-    length, total = q.shape[2], out.float()
-    wide = q
-    if length >= CUDNN_QUERIES and length % QUERY_STEP:
-        wide = F.pad(q, (0, 0, 0, -length % QUERY_STEP))
+        return _part(q, k, v, causal=True)[0]
+    parts = _plans(q, past, k, v)
+    out, lse = next(parts)()
+    if not kernel.applies(q):
+        total = out.float()
+        for part in parts:
+            total, lse = _merge(total, lse, *part())
+        return total.to(q.dtype)
+    return _merged(q, out, lse, parts)
+
+
+def _merged(q: Tensor, out: Tensor, lse: Tensor, parts: Iterator[Part]) -> Tensor:
+    """All parts as one, in place; tokens of the result lie side by side."""
+    from spatial_ttt.model.kernels import merging_triton
+
+    batch, heads, length, dim = q.shape
+    total, lse = out[:, :, :length].float().contiguous(), lse[..., :length].contiguous()
+    done = q.new_empty(batch, length, heads, dim).transpose(1, 2)
+    part: Part | None = next(parts)
+    while part:
+        following = next(parts, None)
+        other, other_lse = part()
+        to = None if following else done
+        merging_triton.merge(total, lse, other, other_lse.contiguous(), to)
+        part = following
+    return done
+
+
+def _plans(q: Tensor, past: Sequence[Segment], k: Tensor, v: Tensor) -> Iterator[Part]:
+    """How each part of the keys is read; the first is the queries' own."""
+    length, wide = q.shape[2], q
+    spare = -length % QUERY_STEP
+    if length >= CUDNN_QUERIES and spare:
+        wide = F.pad(q, (0, 0, 0, spare))
+    is_long = length >= LONG_QUERIES
+    if is_long:
+        own = [F.pad(x, (0, 0, 0, spare)) for x in (k, v)]  # what is padded only padding sees
+        yield partial(_cudnn, wide, *own, causal=True)
+    else:
+        yield partial(_part, q, k, v, causal=True)
     for keys, values in past:
         if length >= CUDNN_QUERIES and keys.shape[2] == kv_cache.PAGE_TOKENS:
-            other, other_lse = _page(wide, length, keys, values)
-        else:
-            other, other_lse = _part(q, keys, values, causal=False)
-        total, lse = _merge(total, lse, other, other_lse)
-    return total.to(q.dtype)
+            yield partial(_cudnn, wide, keys, values, causal=False)
+            continue
+        start = 0
+        for size in STRETCHES if is_long else ():
+            while keys.shape[2] - start >= size:
+                stretch = (x[:, :, start : start + size].contiguous() for x in (keys, values))
+                yield partial(_cudnn, wide, *stretch, causal=False)
+                start += size
+        if start < keys.shape[2]:
+            yield partial(_part, q, keys[:, :, start:], values[:, :, start:], causal=False)
 
 
 def _merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,10 +134,11 @@ def _merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[
     return merged, torch.logaddexp(lse, other_lse)
 
 
-def _page(q: Tensor, length: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """The first `length` queries over a whole page."""
-    got = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, 0.0, False, False)
-    return got[0][:, :, :length], got[1].reshape(q.shape[:3])[..., :length].float()
+def _cudnn(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:
+    """As `_part`, by cuDNN: causal for as many keys as queries."""
+    run = torch.ops.aten._scaled_dot_product_cudnn_attention
+    got = run(q, k, v, None, True, 0.0, causal, False)
+    return got[0], got[1].reshape(q.shape[:3]).float()
 
 
 def _part(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spatial_ttt.model.bounded_cache import BoundedCache
-from spatial_ttt.model.fast_weights import BriefState, FastState
+from spatial_ttt.model.fast_weights import BriefState, FastState, FastWeights
 from spatial_ttt.model.kv_cache import KVCache, branch
 from spatial_ttt.model.layout import Layout, cut
 
@@ -190,9 +190,14 @@ def moved_out(state: Any, places: set[int]) -> Any:
 
 
 def own(state: Any) -> Any:
-    """The same nest of tuples with every tensor copied, so that no larger buffer is kept alive."""
+    """The same nest of tuples with every tensor copied, so that no larger buffer is kept alive.
+
+    The three kinds of square fast weights lie side by side afterwards, as `kernels.commit` wants them.
+    """
     if isinstance(state, Tensor):
         return state.clone()
+    if isinstance(state, FastWeights) and state.gate.shape == state.down.shape:
+        return FastWeights(*torch.stack(tuple(state), dim=-3).unbind(-3))
     if isinstance(state, tuple):
         items = [own(item) for item in state]
         return type(state)(*items) if hasattr(state, "_fields") else tuple(items)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from spatial_ttt.model.decoder import TTTLayer
+from spatial_ttt.model.fast_stream import HomeState
 from spatial_ttt.model.fast_weights import BorderState, FastState
-from spatial_ttt.model.kernels import attention
+from spatial_ttt.model.kernels import attention, commit
 from spatial_ttt.model.state import Tokens, TTTState, own, tensors
 from spatial_ttt.model.steady_graphs import Buffers, Graphs, copy_all, keep_latest, taps
 from spatial_ttt.model.steady_window import SlidingWindow
@@ -33,6 +34,8 @@ class SteadyTTT:
     home: TTTState | None = None
     window: SlidingWindow | None = None  # home's window, where a kernel can read one that slides
     border: Tensor | None = None
+    low: Tensor | None = None  # home's weights as products read them, where kernels keep them so
+    is_low_old: bool = True
     shapes: Any = None  # of `state`
     known: dict[Any, Callable[[], Tokens] | None] = field(default_factory=dict)
 
@@ -62,6 +65,7 @@ class SteadyTTT:
             self.border = torch.zeros((), dtype=torch.long, device=tokens.hidden.device)
         if crosses:
             self.border.fill_(room)
+        self._round_weights(tokens)
         work = self.known[key] or self._capture(tokens, crosses)
         keep_latest(self.known, key, work)
         ready = work()
@@ -79,8 +83,20 @@ class SteadyTTT:
 
     def _replace(self, state: TTTState | None) -> None:
         """Another state; its shapes are looked at once, since captured steps keep them."""
-        self.state = state
+        self.state, self.is_low_old = state, True
         self.shapes = None if state is None else _shapes(state)
+
+    def _round_weights(self, tokens: Tokens) -> None:
+        """Keep `low` true to weights that came from elsewhere; captured work keeps it so itself."""
+        assert self.state is not None
+        attn, weights = self.layer.self_attn, self.state.fast.weights
+        dtype = tokens.hidden.dtype
+        if not commit.applies(tokens.hidden, attn.rule(dtype), weights.gate.shape):
+            self.low = None
+        elif self.low is None or self.is_low_old:
+            found = commit.rounded(weights, dtype)
+            self.low = found if self.low is None else self.low.copy_(found)
+        self.is_low_old = False
 
     def _signature(self, tokens: Tokens) -> Any:
         """What a captured step depends on besides numbers; None: this step is not steady."""
@@ -138,18 +154,15 @@ class SteadyTTT:
         window: Any = state.window if self.window is None else self.window.past
         places = list(tensors(state._replace(window=None) if slides else state))
         fast: Any = state.fast
-        if crosses:
-            assert fast.gradient is not None and fast.beta_sum is not None
-            fast = BorderState(
-                fast.weights, fast.master, fast.momentum, fast.gradient, fast.beta_sum, border
-            )
+        five: Any = (fast.weights, fast.master, fast.momentum, fast.gradient, fast.beta_sum)
+        if self.low is not None:
+            fast = HomeState._make((*five, border if crosses else None, self.low))
+        elif crosses:
+            fast = BorderState._make((*five, border))
 
         def work() -> Tokens:
             ready, new = self.layer(tokens, state._replace(fast=fast, window=window))
-            sums = new.fast
-            last = FastState(
-                sums.weights, sums.master, sums.momentum, sums.gradient, sums.beta_sum, 0
-            )
+            last = FastState._make((*new.fast[:5], 0))
             new = new._replace(fast=last, window=None if slides else new.window)
             copy_all(places, list(tensors(new)))
             return self.buffers.put_tokens(ready)

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spatial_ttt.errors import ConfigError
+from spatial_ttt.model import fast_stream
 from spatial_ttt.model import fast_weights as fw
 from spatial_ttt.model.attention import attend, attend_past, keep_window, last
 from spatial_ttt.model.bounded_cache import BoundedCache, attend_bounded
 from spatial_ttt.model.configuration import TTTConfig, state_dtype
-from spatial_ttt.model.convolution import dirac
+from spatial_ttt.model.fast_parameters import DepthwiseKernel, FastParameters
 from spatial_ttt.model.holding import Plan, plan
-from spatial_ttt.model.kernels import attention, mixing, resolve_backend, shaping
+from spatial_ttt.model.kernels import attention, commit, mixing, resolve_backend, shaping
 from spatial_ttt.model.kernels.attention import Past
 from spatial_ttt.model.kv_cache import KVCache, append
 from spatial_ttt.model.layers import RMSNorm, derived, linear_together, rotate
@@ -212,10 +213,10 @@ class TTTAttention(Attention):
         ready = slice_tokens(tokens, 0, todo.released, front)
         if not todo.released:
             return ready, ready.hidden, state
-        released = projected.first(todo.released, fast)
+        box = [projected.first(todo.released, fast)]
         del x, raw, projected, fast, tokens  # the end of a video releases many tokens at once
         mixed, state = self.mix(
-            released, ready.rope, state, branches=branches, keep_state=keep_state
+            box.pop(), ready.rope, state, branches=branches, keep_state=keep_state
         )
         return ready, mixed, state
 
@@ -305,8 +306,10 @@ class TTTAttention(Attention):
         weights advanced (`held` and `context` are the caller's).
         """
         attended, window = self._through_window(*tokens[:3], state.window, branches)
-        read, fast = self._read_and_write(tokens, rope, state.fast, branches, keep_state)
-        out = self._gated_sum(attended, read, tokens.gate)
+        gate, box = tokens.gate, [tokens]
+        del tokens  # large: gone as soon as the fast branch has read them
+        read, fast = self._read_and_write(box.pop(), rope, state.fast, branches, keep_state)
+        out = self._gated_sum(attended, read, gate)
         return self.o_proj(out), state._replace(fast=fast, window=window)
 
     def _read_and_write(
@@ -318,10 +321,22 @@ class TTTAttention(Attention):
         keep_state: bool,
     ) -> tuple[Tensor, Any]:
         inputs = self.fast_inputs(tokens, rope)
-        initial, rule = self.fast_weights.initial(), self.rule(inputs.query.dtype)
+        del tokens
+        rule = self.rule(inputs.query.dtype)
+        if branches == 1 and commit.applies(inputs.query, rule, state.weights.gate.shape):
+            return fast_stream.scan(state, inputs, self._row_norms(), rule, keep_state=keep_state)
+        initial = self.fast_weights.initial()
         if branches == 1:
             return fw.scan(state, inputs, initial, rule, keep_state=keep_state)
         return fw.read_branches(state, inputs, initial, rule, branches), state
+
+    def _row_norms(self) -> Tensor:
+        """Norms of the trained fast weights' rows, [heads, 3, F] float32."""
+
+        def make() -> Tensor:
+            return torch.stack([w.norm(dim=-1) for w in self.fast_weights.initial()], dim=1)
+
+        return derived(self, "norms", tuple(self.fast_weights.parameters()), make)
 
     def rule(self, dtype: torch.dtype) -> TTTConfig:
         """The configured rule, with Newton-Schulz never less precise than activations of `dtype`.
@@ -358,42 +373,6 @@ class TTTAttention(Attention):
     def empty_state(self, batch: int) -> TTTState:
         """The state before the first token of `batch` rows."""
         return TTTState(fw.initial_state(self.fast_weights.initial(), batch), None, None, None)
-
-
-class FastParameters(nn.Module):
-    """The trained initial fast weights; full, or left @ right + 0.5 I for gate and up."""
-
-    def __init__(self, heads: int, dim: int, low_rank: int) -> None:
-        super().__init__()
-        self.low_rank = low_rank
-        scale = dim**-0.5
-        if low_rank:
-            self.gate_left = nn.Parameter(torch.randn(heads, dim, low_rank) * low_rank**-0.5)
-            self.gate_right = nn.Parameter(torch.randn(heads, low_rank, dim) * scale)
-            self.up_left = nn.Parameter(torch.randn(heads, dim, low_rank) * low_rank**-0.5)
-            self.up_right = nn.Parameter(torch.randn(heads, low_rank, dim) * scale)
-        else:
-            self.gate = nn.Parameter(torch.randn(heads, dim, dim) * scale)
-            self.up = nn.Parameter(torch.randn(heads, dim, dim) * scale)
-        self.down = nn.Parameter(torch.randn(heads, dim, dim) * scale)
-
-    def initial(self) -> fw.FastWeights:
-        """The weights before the first write, [heads, D, D] each, in the precision of the state."""
-        exact = state_dtype(self.down.dtype)
-        if not self.low_rank:
-            return fw.FastWeights(self.gate.to(exact), self.up.to(exact), self.down.to(exact))
-        half = 0.5 * torch.eye(self.down.shape[-1], dtype=exact, device=self.down.device)
-        gate = self.gate_left.to(exact) @ self.gate_right.to(exact) + half
-        up = self.up_left.to(exact) @ self.up_right.to(exact) + half
-        return fw.FastWeights(gate, up, self.down.to(exact))
-
-
-class DepthwiseKernel(nn.Module):
-    """The weight [C, 1, 3, 3, 3] of one of the three convolutions, the identity at the start."""
-
-    def __init__(self, channels: int, centre: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(dirac(channels, centre))
 
 
 def _heads(x: Tensor, dim: int) -> Tensor:

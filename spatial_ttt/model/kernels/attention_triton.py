@@ -235,13 +235,13 @@ class Tiles(NamedTuple):
     stages: int
 
 
-def tiles_of(rows: int, dtype: torch.dtype) -> Tiles:
+def tiles_of(rows: int, dtype: torch.dtype, window: int = 0) -> Tiles:
     """For so many packed queries of one key head."""
     if dtype == torch.float32:
         return Tiles(32, 32, 4, 2)
     if rows <= 64:
         return Tiles(max(16, triton.next_power_of_2(rows)), 64, 4, 3)
-    return Tiles(128, 128, 8, 2)
+    return Tiles(64, 64, 4, 3) if window and rows >= 1024 else Tiles(128, 64, 8, 3)
 
 
 def attend(
@@ -257,7 +257,7 @@ def attend(
     batch, num, length, dim = q.shape
     kv = past.keys.shape[1]
     rows = num // kv * length
-    tiles = tiles or tiles_of(rows, q.dtype)
+    tiles = tiles or tiles_of(rows, q.dtype, window)
     if past.page:
         tiles = tiles._replace(keys=min(tiles.keys, past.page))  # none may lie on two pages
     blocks = triton.cdiv(rows, tiles.rows)

@@ -18,7 +18,9 @@ from torch.nn import functional as F
 
 from tests.model.kernels.attention_checks import attention
 from tests.model.kernels.check import Check, Function
+from tests.model.kernels.commit_checks import commit
 from tests.model.kernels.layer_checks import decoder, steady, streaming
+from tests.model.kernels.merging_checks import merging
 
 
 def newton_schulz(device: torch.device) -> Iterator[Check]:
@@ -258,6 +260,8 @@ CHECKS = {
     "streaming": streaming,
     "attention": attention,
     "steady": steady,
+    "commit": commit,
+    "merging": merging,
 }
 
 

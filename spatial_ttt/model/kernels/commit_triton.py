@@ -1,0 +1,251 @@
+"""Triton for `commit`: a write of wide square fast weights, for streaming.
+
+All matrices of a write, gate, up and down of every head, lie side by side: [B * H, 3, D, D]. `_begin` joins gradient
+and momentum and sums their squares, `_scale` rounds the start of Newton-Schulz, whose products `_square` makes half of,
+since they are symmetric; `_finish` adds the result and gives the rows back their norms.
+"""
+
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+# Kernels are Triton's language, which has no types of Python's.
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from spatial_ttt.model.kernels import interpreting
+from spatial_ttt.model.kernels.products import product, product_options
+from spatial_ttt.model.newton_schulz import COEFFICIENTS, NORM_EPS
+
+_ENTRIES = 4096  # of a program that passes over a matrix
+_ROWS = 8  # of a program of `_finish`
+
+
+class Places(NamedTuple):
+    """Where three kinds of matrices begin [B, H, D, D] and how far apart neighbours are, in numbers."""
+
+    gate: Tensor
+    up: Tensor
+    down: Tensor
+    step: int
+
+
+@triton.jit
+def _of_kind(kind, gate, up, down):
+    place = gate
+    if kind == 1:
+        place = up
+    if kind == 2:
+        place = down
+    return place
+
+
+@triton.jit
+def _begin(
+    g_gate, g_up, g_down, g_step, m_gate, m_up, m_down, m_step, beta_sum, count, out, squares,
+    SIZE: tl.constexpr, BLOCK: tl.constexpr, HAS_MOMENTUM: tl.constexpr,
+):  # fmt: skip
+    """write = gradient + beta * momentum, and the sum of its squares in this block."""
+    matrix = tl.program_id(0).to(tl.int64)
+    head, kind = matrix // 3, matrix % 3
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = at < SIZE
+    x = tl.load(_of_kind(kind, g_gate, g_up, g_down) + head * g_step + at, mask=mask, other=0.0)
+    if HAS_MOMENTUM:
+        beta = tl.load(beta_sum + head) / count
+        past = _of_kind(kind, m_gate, m_up, m_down) + head * m_step
+        x += beta * tl.load(past + at, mask=mask, other=0.0)
+    tl.store(out + matrix * SIZE + at, x, mask=mask)
+    tl.store(squares + matrix * tl.num_programs(1) + tl.program_id(1), tl.sum(x * x, axis=0))
+
+
+@triton.jit
+def _scale(
+    write, squares, out, eps, SIZE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):  # fmt: skip
+    """A matrix over its norm, rounded."""
+    matrix = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    part = tl.arange(0, WIDTH)
+    sums = tl.load(squares + matrix * PARTS + part, mask=part < PARTS, other=0.0)
+    norm = tl.sqrt(tl.sum(sums, axis=0)) + eps
+    x = tl.load(write + matrix * SIZE + at, mask=at < SIZE, other=0.0) / norm
+    tl.store(out + matrix * SIZE + at, x.to(out.dtype.element_ty), mask=at < SIZE)
+
+
+@triton.jit
+def _square(
+    a, out, b, c, D: tl.constexpr, M: tl.constexpr, K: tl.constexpr, HAS_SUM: tl.constexpr,
+    ROUND: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """c a a' + b a (without the sum: a a'), which is symmetric: tiles on and below the diagonal, and their mirrors."""
+    tile = tl.program_id(0)
+    matrix = tl.program_id(1).to(tl.int64)
+    # tile = i (i + 1) / 2 + j with j <= i
+    i = ((tl.sqrt(8.0 * tile.to(tl.float32) + 1.0) - 1.0) * 0.5 + 1e-4).to(tl.int32)
+    j = tile - i * (i + 1) // 2
+    rows, cols, k = i * M + tl.arange(0, M), j * M + tl.arange(0, M), tl.arange(0, K)
+    a += matrix * (D * D)
+    out += matrix * (D * D)
+    acc = tl.zeros((M, M), tl.float32)
+    for start in tl.range(0, D, K):
+        left = tl.load(a + rows[:, None] * D + (start + k)[None, :])
+        right = tl.load(a + cols[:, None] * D + (start + k)[None, :])
+        acc += product(left, tl.trans(right), ROUND, WIDE)
+    at = rows[:, None] * D + cols[None, :]
+    if HAS_SUM:
+        acc = c * acc + b * tl.load(a + at).to(tl.float32)
+    found = acc.to(out.dtype.element_ty)
+    tl.store(out + at, found)
+    if i != j:
+        tl.store(out + cols[:, None] * D + rows[None, :], tl.trans(found))
+
+
+@triton.jit
+def _multiply(
+    p, x, out, a, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, ROUND: tl.constexpr,
+    WIDE: tl.constexpr,
+):  # fmt: skip
+    """p x + a x."""
+    blocks: tl.constexpr = D // N
+    matrix = tl.program_id(1).to(tl.int64)
+    rows = (tl.program_id(0) // blocks) * M + tl.arange(0, M)
+    cols = (tl.program_id(0) % blocks) * N + tl.arange(0, N)
+    k = tl.arange(0, K)
+    p += matrix * (D * D)
+    x += matrix * (D * D)
+    acc = tl.zeros((M, N), tl.float32)
+    for start in tl.range(0, D, K):
+        left = tl.load(p + rows[:, None] * D + (start + k)[None, :])
+        right = tl.load(x + (start + k)[:, None] * D + cols[None, :])
+        acc += product(left, right, ROUND, WIDE)
+    at = rows[:, None] * D + cols[None, :]
+    acc += a * tl.load(x + at).to(tl.float32)
+    tl.store(out + matrix * (D * D) + at, acc.to(out.dtype.element_ty))
+
+
+@triton.jit
+def _finish(
+    b_gate, b_up, b_down, b_step, delta, norms, total, weights, low, heads, eps, D: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr, HAS_TOTAL: tl.constexpr,
+):  # fmt: skip
+    """base + delta; the weights are its rows with the norms [heads, 3, D] of the trained ones, `low` these rounded."""
+    matrix = tl.program_id(0).to(tl.int64)
+    head, kind = matrix // 3, matrix % 3
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    c = tl.arange(0, BLOCK)
+    inside = (row < D)[:, None] & (c < D)[None, :]
+    at = row[:, None] * D + c[None, :]
+    base = _of_kind(kind, b_gate, b_up, b_down) + head * b_step
+    x = tl.load(base + at, mask=inside, other=0.0)
+    x += tl.load(delta + matrix * (D * D) + at, mask=inside, other=0.0).to(tl.float32)
+    if HAS_TOTAL:
+        tl.store(total + matrix * (D * D) + at, x, mask=inside)
+    target = tl.load(norms + ((head % heads) * 3 + kind) * D + row, mask=row < D, other=0.0)
+    x = x / (tl.sqrt(tl.sum(x * x, axis=1)) + eps)[:, None] * target[:, None]
+    tl.store(weights + matrix * (D * D) + at, x, mask=inside)
+    tl.store(low + matrix * (D * D) + at, x.to(low.dtype.element_ty), mask=inside)
+
+
+def begin(gradient: Places, momentum: Places | None, beta_sum: Tensor, count: int, out: Tensor) -> Tensor:  # fmt: skip
+    """Put gradient + beta_sum / count * momentum into `out` [B, H, 3, D, D]; the squares' sums [matrices, blocks]."""
+    matrices, size = _sizes(out)
+    parts = triton.cdiv(size, _ENTRIES)
+    squares = out.new_empty(matrices, parts)
+    past = gradient if momentum is None else momentum
+    _begin[(matrices, parts)](
+        *gradient, *past, beta_sum, count, out, squares, SIZE=size, BLOCK=_ENTRIES,
+        HAS_MOMENTUM=momentum is not None, num_warps=8,
+    )  # fmt: skip
+    return squares
+
+
+def orthogonalise(write: Tensor, squares: Tensor, work: torch.dtype) -> Tensor:
+    """Newton-Schulz of `write` [B, H, 3, D, D], with products of numbers rounded to `work`."""
+    matrices, size = _sizes(write)
+    width = write.shape[-1]
+    parts = squares.shape[1]
+    x = torch.empty_like(write, dtype=work)
+    gram, poly, other = (torch.empty_like(x) for _ in range(3))
+    _scale[(matrices, parts)](
+        write, squares, x, NORM_EPS, SIZE=size, BLOCK=_ENTRIES, PARTS=parts,
+        WIDTH=triton.next_power_of_2(parts), num_warps=8,
+    )  # fmt: skip
+    tile = tile_of(width)
+    blocks = width // tile
+    how: dict[str, Any] = {
+        "D": width,
+        "M": tile,
+        "K": min(64, tile),
+        "num_warps": 8,
+        "num_stages": 3,
+    }
+    how |= product_options(work)
+    half, whole = (blocks * (blocks + 1) // 2, matrices), (blocks * blocks, matrices)
+    for a, b, c in COEFFICIENTS:
+        _square[half](x, gram, 0.0, 1.0, HAS_SUM=False, **how)
+        _square[half](gram, poly, b, c, HAS_SUM=True, **how)
+        _multiply[whole](poly, x, other, a, N=tile, **how)
+        x, other = other, x
+    return x
+
+
+def finish(
+    base: Places,
+    delta: Tensor,
+    norms: Tensor,
+    out: tuple[Tensor | None, Tensor, Tensor],
+    eps: float,
+) -> None:
+    """Put base + delta, its rows with the trained norms [heads, 3, D], and these rounded into `out`.
+
+    All are [B, H, 3, D, D].
+    """
+    total, weights, low = out
+    matrices, _ = _sizes(delta)
+    width = delta.shape[-1]
+    _finish[(matrices, triton.cdiv(width, _ROWS))](
+        *base, delta, norms, weights if total is None else total, weights, low, norms.shape[0], eps, D=width,
+        BLOCK=triton.next_power_of_2(width), ROWS=_ROWS, HAS_TOTAL=total is not None, num_warps=4,
+    )  # fmt: skip
+
+
+@triton.jit
+def _beta(
+    momentum, past, out, length, stride_b, stride_h, stride_l, heads, HAS_PAST: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    base = momentum + (row // heads) * stride_b + (row % heads) * stride_h
+    acc = tl.zeros((BLOCK,), tl.float32)
+    for start in tl.range(0, length, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        acc += tl.load(base + at * stride_l, mask=at < length, other=0.0).to(tl.float32)
+    found = tl.sum(acc, axis=0)
+    if HAS_PAST:
+        found += tl.load(past + row)
+    tl.store(out + row, found)
+
+
+def add_momentum(momentum: Tensor, past: Tensor | None, out: Tensor) -> Tensor:
+    """See `commit.add_momentum`."""
+    batch, heads, length = momentum.shape
+    before = out if past is None else past.contiguous()
+    _beta[(batch * heads,)](
+        momentum, before, out, length, *momentum.stride(), heads, HAS_PAST=past is not None, BLOCK=1024, num_warps=4
+    )  # fmt: skip
+    return out
+
+
+def tile_of(width: int) -> int:
+    """Rows of a tile: the largest of 128, 64, 32, 16 that divides the width (0: none does)."""
+    largest = 16 if interpreting() else 128
+    return next((t for t in (128, 64, 32, 16) if t <= largest and width % t == 0), 0)
+
+
+def _sizes(stacked: Tensor) -> tuple[int, int]:
+    """Matrices, and entries of each."""
+    return stacked.shape[:3].numel(), stacked.shape[-1] * stacked.shape[-2]

@@ -1,0 +1,104 @@
+"""Wide fast weights of a stream against the rule: chunk by chunk, and at home with a border that the device knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise, product
+
+import torch
+from torch import Tensor
+
+from spatial_ttt.model import fast_weights as fw
+from spatial_ttt.model.configuration import TTTConfig
+from tests.model.kernels.check import Check
+from tests.model.streams import model_of
+
+HEADS = 2
+CONFIG = model_of(torch.float32).config.ttt_config
+
+
+def commit(device: torch.device) -> Iterator[Check]:
+    """Both placements of the norm, with and without momentum, several chunks, pieces that end anywhere."""
+    from spatial_ttt.model.kernels import request_backend
+
+    cases = [(1, 32, 8, torch.float32, 1e-4)]
+    if device.type == "cuda":
+        cases = [(1, 128, 40, torch.float32, 1e-3), (2, 384, 40, torch.bfloat16, 0.1)]
+        cases += [(1, 512, 300, torch.bfloat16, 0.1)]
+    for case, (norm, has_momentum) in product(cases, (("post", True), ("pre", False))):
+        batch, dim, chunk, dtype, limit = case
+        work = "float32" if dtype == torch.float32 else "bfloat16"
+        rule = replace(
+            CONFIG,
+            chunk_size=chunk,
+            norm_placement=norm,
+            use_momentum=has_momentum,
+            newton_schulz_dtype=work,
+        )
+        length = 3 * chunk + 3
+        query, key, value = torch.nn.functional.normalize(
+            torch.randn(3, batch, HEADS, length, dim, device=device), dim=-1
+        ).to(dtype)
+        lr = 0.1 * torch.rand(batch, HEADS, length, 3, device=device)
+        momentum = torch.rand(batch, HEADS, length, device=device).to(dtype)
+        first = torch.randn(3, HEADS, dim, dim, device=device) * dim**-0.5
+        inputs = (query, key, value, lr, momentum, first)
+        cuts = [0, chunk // 2, chunk + 1, length]
+
+        def plain(*given: Tensor, rule: TTTConfig = rule) -> tuple[Tensor, ...]:
+            with request_backend("reference"):
+                rows, initial = fw.FastInputs(*given[:5]), fw.FastWeights(*given[5])
+                rule = replace(rule, newton_schulz_dtype="float32")
+                out, state = fw.plain_scan(
+                    fw.initial_state(initial, rows.query.shape[0]), rows, initial, rule
+                )
+            return out, *_told(state)
+
+        def scanned(*given: Tensor, rule: TTTConfig = rule, cuts: list[int] = cuts):  # type: ignore[no-untyped-def]
+            return _pieces(given, rule, cuts, at_home=False)
+
+        def at_home(*given: Tensor, rule: TTTConfig = rule, chunk: int = chunk):  # type: ignore[no-untyped-def]
+            end = given[0].shape[2]
+            steps = list(range(2 * chunk + 1, end, chunk // 4 + 1))
+            return _pieces(given, rule, [0, *steps, end], at_home=True)
+
+        name = f"{batch} x {dim} {dtype} {norm} {has_momentum}"
+        yield Check(f"scan {name}", scanned, plain, inputs, limit, False)
+        yield Check(f"home {name}", at_home, plain, inputs, limit, False)
+
+
+def _told(state: fw.FastState) -> tuple[Tensor, ...]:
+    assert state.gradient is not None and state.beta_sum is not None
+    parts = (state.weights, state.gradient, *((state.momentum,) if state.momentum else ()))
+    return *(torch.stack(tuple(part)) for part in parts), state.beta_sum
+
+
+def _pieces(
+    given: tuple[Tensor, ...], rule: TTTConfig, cuts: list[int], *, at_home: bool
+) -> tuple[Tensor, ...]:
+    """A scan in pieces; at home all but the first are written over in place."""
+    from spatial_ttt.model import fast_stream
+    from spatial_ttt.model.kernels import commit as kernels
+    from spatial_ttt.model.state import own
+
+    rows, initial = fw.FastInputs(*given[:5]), fw.FastWeights(*given[5])
+    norms = torch.stack([w.norm(dim=-1) for w in initial], dim=1)
+    state = fw.initial_state(initial, rows.query.shape[0])
+    out = []
+    for start, stop in pairwise(cuts):
+        piece = rows.cut(start, stop)
+        if not (at_home and start):
+            found, state = fast_stream.scan(state, piece, norms, rule)
+            state = own(state) if at_home else state
+            low = kernels.rounded(state.weights, piece.query.dtype)
+        else:
+            room = rule.chunk_size - state.num_tokens
+            crosses = piece.length > room
+            border = torch.tensor(room, device=piece.query.device) if crosses else None
+            home = fast_stream.HomeState(*state[:5], border, low)
+            found, _ = fast_stream.scan(home, piece, norms, rule)
+            count = piece.length - room if crosses else state.num_tokens + piece.length
+            state = state._replace(num_tokens=count)
+        out.append(found)
+    return torch.cat(out, dim=2), *_told(state)
