@@ -86,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.info("%s: %d questions in %.0f s", way, len(replies), time.monotonic() - began)
     rows = rows_to_json(baseline_rows([_item(one) for one in replies]))
     (chosen.out / "constants.json").write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
-    print(table(summaries, rows))
+    text = table(summaries, rows)
+    (chosen.out / "table.md").write_text(text + "\n")
+    log.info("%s:\n%s", chosen.out / "table.md", text)
     return 0
 
 

@@ -66,3 +66,7 @@ def test_replies_of_the_whole_clip_are_those_of_the_probe(measured: Path) -> Non
     assert [one.reply for one in found] == [one.reply for one in expected]
     rows = json.loads((measured / "constants.json").read_text())["rows"]
     assert rows["random"] and rows["frequency"]
+    table = (measured / "table.md").read_text()
+    assert (
+        table.startswith("| type | n | none, 95 % | blind, 95 %") and "mean of the types" in table
+    )
