@@ -15,7 +15,6 @@ from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.budget import state_budget
 from spatial_ttt.model.layout import END, text
 from spatial_ttt.session import StreamingSession
-from spatial_ttt.testing.small import small_model
 from spatial_ttt.video import Frame
 from tests.model.streams import relative, same_bits
 from tests.scenery import SHORT, answer, frames, model, processor, session
@@ -366,27 +365,6 @@ def test_equal_times_are_allowed():
     assert watched.stats().num_slots == 2
 
 
-BOUNDED = AnchorPolicy(sink_blocks=1, recent_blocks=2, older_blocks=2, block_tokens=16, bits=16)
-
-
-def test_bounded_anchors_stay_flat_and_ask_as_often_as_you_like():
-    watched = session(anchors=BOUNDED, slots_per_piece=2)
-    sizes = []
-    for start in range(0, 64, 4):
-        watched.observe(frames(4, start=start))
-        before = watched.state
-        assert answer(watched) == answer(watched)
-        assert watched.state is before
-        sizes.append(watched.stats().anchor_bytes)
-    assert max(sizes[4:]) <= 6 * 16 * 2 * 16 * 4 and sizes[0] < sizes[4]
-    twin, quiet = watched.fork(), session(anchors=BOUNDED, slots_per_piece=2)
-    quiet.observe(frames(64))
-    twin.observe(frames(6, start=64))
-    assert same_bits(watched.state, quiet.state)
-    quiet.observe(frames(6, start=64))
-    assert same_bits(twin.state, quiet.state)
-
-
 def test_bounded_anchors_that_hold_everything_change_nothing():
     roomy = session(anchors=AnchorPolicy(1, 1000, 0, 64, 16))
     exact = session()
@@ -394,16 +372,3 @@ def test_bounded_anchors_that_hold_everything_change_nothing():
     exact.observe(frames(20))
     assert relative(question_logits(roomy), question_logits(exact)) <= 5e-4
     assert answer(roomy) == answer(exact)
-
-
-def test_other_rules_stream_too():
-    for rule in (
-        {"convolution": "causal"},
-        {"convolution": "none", "norm_placement": "pre"},
-        {"low_rank": 2},
-    ):
-        other = small_model(chunk_size=40, window_size=40, **rule)
-        one, many = (StreamingSession(other, processor(), slots_per_piece=n) for n in (1, 8))
-        one.observe(frames(9))
-        many.observe(frames(9))
-        assert answer(one) == answer(many)

@@ -117,14 +117,20 @@ def bench(
     typer.echo("\n".join(map(json.dumps, lines)) if as_json else table.render(lines))
     for path in plots.draw(lines, plot) if plot is not None else []:
         typer.echo(f"plot: {path}", err=True)
-    if profile or profile_live:
-        from spatial_ttt.bench.profiling import profile_run
+    for text in _profiles(plan, subject, profile, profile_live, profile_question):
+        typer.echo(text)
 
-        typer.echo(profile_run(plan, subject, profile, profile_live))
-    if profile_question:
-        from spatial_ttt.bench import profiling
 
-        typer.echo(profiling.profile_question(plan, subject, profile_question))
+def _profiles(
+    plan: BenchPlan, subject: Subject, clip: int, live: int, question: int
+) -> Iterator[str]:
+    """What was asked to be looked at in detail, after everything was timed."""
+    from spatial_ttt.bench import profiling
+
+    if clip or live:
+        yield profiling.profile_run(plan, subject, clip, live)
+    if question:
+        yield profiling.profile_question(plan, subject, question)
 
 
 def _asked(given: dict[str, Any]) -> tuple[BenchPlan, Subject]:
