@@ -75,11 +75,11 @@ class PlainIngest:
 
     def push(self, frames: Tensor) -> None:
         model, subject = self._model, self._subject
-        vision = model.encode(subject.patches(frames), subject.grid)
         ids, layout = self._pieces.of(frames.shape[0] // 2)
         given = self._state.given_away()
         self._state = given  # else the layers' old parts would stay alive here
-        _, self._state = model.decode_piece(ids, layout, vision, given)
+        vision = [model.encode(subject.patches(frames), subject.grid)]
+        _, self._state = model.decode_piece(ids, layout, vision.pop(), given)
 
 
 class SteadyIngest:

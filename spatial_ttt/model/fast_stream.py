@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spatial_ttt.errors import SessionError
 from spatial_ttt.model.configuration import TTTConfig
-from spatial_ttt.model.fast_weights import BriefState, FastInputs, FastState, FastWeights
+from spatial_ttt.model.fast_weights import ROW_EPS, BriefState, FastInputs, FastState, FastWeights
 from spatial_ttt.model.kernels import commit as kernels
 
 
@@ -100,7 +100,7 @@ def _commit(
         )
     base = state.weights if state.master is None else state.master
     sums = kernels.joined(state.gradient)
-    into = kernels.Into(dtype)
+    into = kernels.Into(dtype, ROW_EPS)
     write, weights, total, low = kernels.write(
         sums, state.momentum, state.beta_sum, base, rule, norms, into
     )
@@ -126,7 +126,7 @@ def _at_home(
     base = state.weights if state.master is None else state.master
     places = (state.momentum, state.weights, state.master)
     write, weights, total = (None if p is None else kernels.joined(p) for p in places)
-    into = kernels.Into(state.low.dtype, write, weights, total, state.low)
+    into = kernels.Into(state.low.dtype, ROW_EPS, write, weights, total, state.low)
     kernels.write(sums, state.momentum, beta, base, rule, norms, into)
     later = kernels.read(state.low, inputs.query)
     kernels.add(state.low, after, None, sums)

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from spatial_ttt.model.configuration import state_dtype
 from spatial_ttt.model.kernels import shaping
 
+STRETCH_TOKENS = 2700
+"""A device is busy with the MLP of so many tokens; more at once only take memory."""
+
 
 class RMSNorm(nn.Module):
     """x / rms(x) * weight over the last axis, in at least float32 (Qwen3-VL's, exact in float64)."""
@@ -49,8 +52,19 @@ class MLP(nn.Module):
         """[B, L, D] -> [B, L, D]."""
         packed = packed_weights(self, x, self.gate_proj, self.up_proj)
         if packed is not None:
-            return self.down_proj(shaping.swiglu_halves(F.linear(x, packed.weight)))
+            return self.down_proj(_gated(x, packed.weight))
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+def _gated(x: Tensor, weight: Tensor) -> Tensor:
+    """silu(gate x) * up x of [B, L, D]; many tokens in stretches, so that their two products never lie there at once."""
+    parts = x.shape[1] // STRETCH_TOKENS if x.shape[0] == 1 else 0
+    if parts < 2:
+        return shaping.swiglu_halves(F.linear(x, weight))
+    out = x.new_empty(1, x.shape[1], weight.shape[0] // 2)
+    for rows, to in zip(x.tensor_split(parts, 1), out.tensor_split(parts, 1), strict=True):
+        shaping.swiglu_halves(F.linear(rows, weight), to)
+    return out
 
 
 class Packed(NamedTuple):

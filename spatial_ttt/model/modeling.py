@@ -167,7 +167,15 @@ class SpatialTTTForConditionalGeneration(SpatialTTTPreTrainedModel):
         """Push the next piece of a stream, B rows of one layout; returns determined tokens, normed."""
         hidden, deepstack = self.embed(ids, layout, vision)
         tokens, position = self.decoder.tokens(hidden, layout, state.position, deepstack)
-        return self.decoder(tokens, state._replace(position=position))
+        box = [tokens]
+        del (
+            hidden,
+            deepstack,
+            tokens,
+            vision,
+        )  # a large piece: nobody else may keep what layers let go of
+        # Not as a module's call, which would keep the tokens until it returns.
+        return self.decoder.forward(box.pop(), state._replace(position=position))
 
     def forward(
         self,

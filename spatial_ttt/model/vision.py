@@ -7,6 +7,7 @@ because theirs loops over slots in Python.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spatial_ttt.model.kernels import shaping
+
+BATCH_SLOTS = 32
 
 
 class VisionTokens(NamedTuple):
@@ -27,8 +30,17 @@ class VisionTokens(NamedTuple):
 def encode_slots(visual: Any, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:
     """Encode S slots: patches [S, height * width, channels * 2 * patch * patch], `grid` in patches.
 
-    Patches come in merge order: the 2 x 2 patches of one vision token lie next to each other.
+    Patches come in merge order: the 2 x 2 patches of one vision token lie next to each other. Without gradients many
+    slots go through in batches, which bound the memory and keep a GPU busy.
     """
+    if patches.shape[0] > BATCH_SLOTS and not torch.is_grad_enabled():
+        parts = [_encode(visual, some, grid) for some in patches.split(BATCH_SLOTS)]
+        tokens, deepstack = zip(*parts, strict=True)
+        return VisionTokens(torch.cat(tokens), torch.cat(deepstack, dim=1))
+    return _encode(visual, patches, grid)
+
+
+def _encode(visual: Any, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:
     weight = visual.patch_embed.proj.weight
     x = F.linear(patches.to(weight.dtype), weight.flatten(1), visual.patch_embed.proj.bias)
     merge = visual.config.spatial_merge_size
@@ -36,16 +48,34 @@ def encode_slots(visual: Any, patches: Tensor, grid: tuple[int, int]) -> VisionT
     x = x + (visual.pos_embed(index) * share[..., None].to(weight.dtype)).sum(1)
     head_dim = visual.config.hidden_size // visual.config.num_heads
     cos, sin = _rotation(grid, head_dim, _theta(visual.config), merge, x.device)
-    run_block = visual.__dict__.get("compiled_block", vision_block)
     taps = list(visual.config.deepstack_visual_indexes)
     features = []
-    for number, block in enumerate(visual.blocks):
-        x = run_block(block, x, cos, sin)
-        if number in taps:
-            features.append(_merge(visual.deepstack_merger_list[taps.index(number)], x))
+    for number, x in enumerate(_through(visual, x, cos, sin, taps)):
+        if number < len(taps):
+            features.append(_merge(visual.deepstack_merger_list[number], x))
     tokens = _merge(visual.merger, x)
     deepstack = torch.stack(features) if features else tokens.new_zeros(0, *tokens.shape)
     return VisionTokens(tokens, deepstack)
+
+
+def _through(visual: Any, x: Tensor, cos: Tensor, sin: Tensor, taps: list[int]) -> Iterator[Tensor]:
+    """Patches after each tapped block, and after the last."""
+    wanted = [*taps, len(visual.blocks) - 1]
+    if not shaping.applies(x):
+        run_block = visual.__dict__.get("compiled_block", vision_block)
+        for number, block in enumerate(visual.blocks):
+            x = run_block(block, x, cos, sin)
+            yield from [x] * wanted.count(number)
+        return
+    more: Tensor | None = None  # not added yet: what follows adds it on the way
+    for number, block in enumerate(visual.blocks):
+        x, normed = shaping.add_layer_norm(x, more, block.norm1)
+        mixed = _attention(block.attn, normed, cos, sin)
+        x, normed = shaping.add_layer_norm(x, mixed, block.norm2)
+        more = _mlp(block.mlp, normed)
+        if number in wanted:
+            x, more = x.add_(more), None
+            yield from [x] * wanted.count(number)
 
 
 def vision_block(block: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

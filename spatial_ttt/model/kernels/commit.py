@@ -118,6 +118,7 @@ class Into(NamedTuple):
     """Where a write puts what it makes [B, H, 3, D, D]; None: fresh memory."""
 
     dtype: torch.dtype  # of the rounded weights
+    eps: float  # added to the norm of a row
     write: Tensor | None = None
     weights: Tensor | None = None
     total: Tensor | None = None
@@ -138,7 +139,6 @@ def write(
     [B, H, 3, D, D] each, put `into` the given places; they may be those of momentum and base. `norms` [H, 3, D] are of
     the trained weights' rows, `momentum` and `base` three kinds of [B, H, D, D].
     """
-    from spatial_ttt.model.fast_weights import ROW_EPS
     from spatial_ttt.model.kernels import commit_triton as kernels
 
     exact = torch.float32
@@ -152,7 +152,7 @@ def write(
     begun = _places(sums.unbind(2))
     squares = kernels.begin(begun, past, beta_sum.contiguous(), rule.chunk_size, done)
     delta = kernels.orthogonalise(done, squares, getattr(torch, rule.newton_schulz_dtype))
-    kernels.finish(_places(base), delta, norms, (total, weights, low), ROW_EPS)
+    kernels.finish(_places(base), delta, norms, (total, weights, low), into.eps)
     return done, weights, total, low
 
 

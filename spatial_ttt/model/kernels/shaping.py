@@ -5,7 +5,7 @@ Training leaves these to torch (or its compiler); every function names the plain
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,11 +65,18 @@ def add_rms_norm(x: Tensor, more: Tensor, weight: Tensor, eps: float) -> tuple[T
     return kernels.add_rms_norm(x, more, weight, eps)
 
 
-def swiglu_halves(both: Tensor) -> Tensor:
-    """silu(first half) * second half of the last axis: [..., 2 F] -> [..., F]."""
+def add_layer_norm(x: Tensor, more: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
+    """x + more (None: x itself), and its LayerNorm by the module `norm`; [S, P, D] each."""
     from spatial_ttt.model.kernels import shaping_triton as kernels
 
-    return kernels.swiglu_halves(both)
+    return kernels.add_layer_norm(x, more, norm.weight, norm.bias, norm.eps)
+
+
+def swiglu_halves(both: Tensor, out: Tensor | None = None) -> Tensor:
+    """silu(first half) * second half of the last axis: [..., 2 F] -> [..., F], into `out` (contiguous) if given."""
+    from spatial_ttt.model.kernels import shaping_triton as kernels
+
+    return kernels.swiglu_halves(both, out)
 
 
 def turn_patches(qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:

@@ -211,6 +211,43 @@ def add_rms_norm(
     return total.reshape(shape), out.reshape(shape)
 
 
+@triton.jit
+def _add_layer_norm(x, more, weight, bias, total, out, size, eps, HAS_MORE: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    c = tl.arange(0, BLOCK)
+    mask = c < size
+    at = row * size + c
+    value = tl.load(x + at, mask=mask, other=0.0)
+    dtype = value.dtype
+    if HAS_MORE:
+        other = tl.load(more + at, mask=mask, other=0.0)
+        value = (value.to(tl.float32) + other.to(tl.float32)).to(dtype)
+        tl.store(total + at, value, mask=mask)
+    exact = value.to(tl.float32)
+    mean = tl.sum(exact, axis=0) / size
+    apart = tl.where(mask, exact - mean, 0.0)
+    scale = 1.0 / tl.sqrt(tl.sum(apart * apart, axis=0) / size + eps)
+    w = tl.load(weight + c, mask=mask, other=0.0).to(tl.float32)
+    b = tl.load(bias + c, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + at, (apart * scale * w + b).to(dtype), mask=mask)
+
+
+def add_layer_norm(
+    x: Tensor, more: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """See `shaping.add_layer_norm`."""
+    x = x.contiguous()
+    more = None if more is None else more.contiguous()
+    size = x.shape[-1]
+    out = torch.empty_like(x)
+    total = x if more is None else torch.empty_like(x)
+    _add_layer_norm[(x.numel() // size,)](
+        x, x if more is None else more, weight, bias, total, out, size, eps, HAS_MORE=more is not None,
+        BLOCK=triton.next_power_of_2(size), num_warps=4,
+    )  # fmt: skip
+    return total, out
+
+
 @triton.jit(do_not_specialize=["rows"])
 def _swiglu_halves(both, out, rows, size, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
@@ -223,11 +260,11 @@ def _swiglu_halves(both, out, rows, size, BLOCK: tl.constexpr):
     tl.store(out + row * size + c, (gated.to(tl.float32) * y.to(tl.float32)).to(x.dtype), mask=mask)
 
 
-def swiglu_halves(both: Tensor) -> Tensor:
+def swiglu_halves(both: Tensor, out: Tensor | None = None) -> Tensor:
     """See `shaping.swiglu_halves`."""
     both = both.contiguous()
     size = both.shape[-1] // 2
-    out = both.new_empty(*both.shape[:-1], size)
+    out = both.new_empty(*both.shape[:-1], size) if out is None else out
     rows = out.numel() // size
     if rows:
         block = min(2048, triton.next_power_of_2(size))

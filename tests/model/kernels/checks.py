@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -227,6 +228,12 @@ def shaping(device: torch.device) -> Iterator[Check]:
         norm: Function = lambda x, m, w: (x + m, rms_norm(x + m, w.shape, w, 1e-6))  # noqa: E731
         add: Function = lambda x, m, w: kernel.add_rms_norm(x, m, w, 1e-6)  # noqa: E731
         yield Check(f"add and norm {name}", add, norm, (wide, more, weight), limit, False)
+        layer: Any = torch.nn.LayerNorm(size, 1e-6, device=device, dtype=dtype)
+        torch.nn.init.normal_(layer.weight), torch.nn.init.normal_(layer.bias)
+        sides = (layer.weight.detach(), layer.bias.detach())
+        centred: Function = lambda x, m, w, b: (x + m, F.layer_norm(x + m, w.shape, w, b, 1e-6))  # noqa: E731
+        both: Function = lambda x, m, *_: kernel.add_layer_norm(x, m, layer)  # noqa: B023, E731
+        yield Check(f"add and layer norm {name}", both, centred, (wide, more, *sides), limit, False)
         lone: Function = lambda x, w: kernel.rms_norm(x, w, 1e-6)  # noqa: E731
         plain: Function = lambda x, w: rms_norm(x, w.shape, w, 1e-6)  # noqa: E731
         yield Check(f"norm {name}", lone, plain, (wide, weight), limit, False)
