@@ -156,10 +156,10 @@ def _extend(cache: BoundedCache, own: Segment) -> BoundedCache:
     cache = cache._replace(length=cache.length + size, open=own)
     if own[0].shape[2] < cache.policy.block_tokens:
         return cache
-    return _close(cache._replace(open=None), _write(own, cache.policy.bits))
+    return close_block(cache._replace(open=None), _write(own, cache.policy.bits))
 
 
-def _close(cache: BoundedCache, block: Block) -> BoundedCache:
+def close_block(cache: BoundedCache, block: Block) -> BoundedCache:
     """File a full block by the rule."""
     policy = cache.policy
     if len(cache.sinks) < policy.sink_blocks:

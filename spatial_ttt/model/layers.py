@@ -57,7 +57,7 @@ class MLP(nn.Module):
 
 
 def _gated(x: Tensor, weight: Tensor) -> Tensor:
-    """silu(gate x) * up x of [B, L, D]; many tokens in stretches, so that their two products never lie there at once."""
+    """silu(gate x) * up x of [B, L, D]; many tokens in stretches, so that not all products lie there at once."""
     parts = x.shape[1] // STRETCH_TOKENS if x.shape[0] == 1 else 0
     if parts < 2:
         return shaping.swiglu_halves(F.linear(x, weight))

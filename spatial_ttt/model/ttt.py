@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spatial_ttt.errors import ConfigError
-from spatial_ttt.model import fast_stream
+from spatial_ttt.model import bounded_blocks, fast_stream
 from spatial_ttt.model import fast_weights as fw
 from spatial_ttt.model.attention import attend, attend_past, keep_window, last
 from spatial_ttt.model.bounded_cache import BoundedCache, attend_bounded
@@ -128,7 +128,10 @@ class Attention(nn.Module):
                 raise ConfigError(
                     "branches are for training, with exact anchors; ask each on its own fork"
                 )
-            out, kept = attend_bounded(q, k, v, cache, attend)
+            if bounded_blocks.applies(q, cache):
+                out, kept = bounded_blocks.attend_blocks(q, k, v, cache)
+            else:
+                out, kept = attend_bounded(q, k, v, cache, attend)
             return out.transpose(1, 2).flatten(2), kept
         past = cache.segments if cache is not None else ()
         grown = append(cache, k, v)

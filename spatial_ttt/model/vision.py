@@ -50,10 +50,11 @@ def _encode(visual: Any, patches: Tensor, grid: tuple[int, int]) -> VisionTokens
     cos, sin = _rotation(grid, head_dim, _theta(visual.config), merge, x.device)
     taps = list(visual.config.deepstack_visual_indexes)
     features = []
-    for number, x in enumerate(_through(visual, x, cos, sin, taps)):
-        if number < len(taps):
-            features.append(_merge(visual.deepstack_merger_list[number], x))
-    tokens = _merge(visual.merger, x)
+    for number, seen in enumerate(_through(visual, x, cos, sin, taps)):
+        last = number == len(taps)
+        merger = visual.merger if last else visual.deepstack_merger_list[number]
+        features.append(_merge(merger, seen))
+    tokens = features.pop()
     deepstack = torch.stack(features) if features else tokens.new_zeros(0, *tokens.shape)
     return VisionTokens(tokens, deepstack)
 

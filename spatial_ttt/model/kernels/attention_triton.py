@@ -24,6 +24,24 @@ _ROWS = 16  # rows that a program of `_combine` takes
 
 
 @triton.jit
+def update(acc, peak, norm, q, key, value, seen, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr):
+    """The running softmax of a tile of queries after a tile of keys; without a mask all is visible."""
+    s = tl.dot(q, tl.trans(key), input_precision=PRECISION)
+    if MASKED:
+        s = tl.where(seen, s, float("-inf"))
+    highest = tl.maximum(peak, tl.max(s, 1) * scale)
+    if MASKED:  # noqa: SIM108 - decided when compiling
+        base = tl.where(highest == float("-inf"), 0.0, highest)
+    else:
+        base = highest
+    p = tl.exp2(s * scale - base[:, None])
+    fade = tl.exp2(peak - base)
+    norm = norm * fade + tl.sum(p, 1)
+    acc = tl.dot(p.to(value.dtype), value, acc * fade[:, None], input_precision=PRECISION)
+    return acc, highest, norm
+
+
+@triton.jit
 def _blocks(
     acc, peak, norm, q, keys, values, lo, hi, query, scale, MASKED: tl.constexpr, WINDOW: tl.constexpr,
     DIM: tl.constexpr, D: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
@@ -42,22 +60,10 @@ def _blocks(
         else:
             key = tl.load(keys + to)
             value = tl.load(values + to)
-        s = tl.dot(q, tl.trans(key), input_precision=PRECISION)
-        if MASKED:
-            seen = inside[None, :] & (m[None, :] <= query[:, None])
-            if WINDOW:
-                seen = seen & (m[None, :] > query[:, None] - WINDOW)
-            s = tl.where(seen, s, float("-inf"))
-        highest = tl.maximum(peak, tl.max(s, 1) * scale)
-        if MASKED:  # noqa: SIM108 - decided when compiling
-            base = tl.where(highest == float("-inf"), 0.0, highest)
-        else:
-            base = highest
-        p = tl.exp2(s * scale - base[:, None])
-        fade = tl.exp2(peak - base)
-        norm = norm * fade + tl.sum(p, 1)
-        acc = tl.dot(p.to(value.dtype), value, acc * fade[:, None], input_precision=PRECISION)
-        peak = highest
+        seen = inside[None, :] & (m[None, :] <= query[:, None])
+        if WINDOW:
+            seen = seen & (m[None, :] > query[:, None] - WINDOW)
+        acc, peak, norm = update(acc, peak, norm, q, key, value, seen, scale, MASKED, PRECISION)
     return acc, peak, norm
 
 

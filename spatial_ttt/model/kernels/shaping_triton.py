@@ -212,7 +212,9 @@ def add_rms_norm(
 
 
 @triton.jit
-def _add_layer_norm(x, more, weight, bias, total, out, size, eps, HAS_MORE: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+def _add_layer_norm(
+    x, more, weight, bias, total, out, size, eps, HAS_MORE: tl.constexpr, BLOCK: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     c = tl.arange(0, BLOCK)
     mask = c < size

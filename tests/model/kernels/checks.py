@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.model.kernels.attention_checks import attention
+from tests.model.kernels.blocks_checks import blocks
 from tests.model.kernels.check import Check, Function
 from tests.model.kernels.commit_checks import commit
 from tests.model.kernels.layer_checks import decoder, steady, streaming
@@ -269,6 +270,7 @@ CHECKS = {
     "steady": steady,
     "commit": commit,
     "merging": merging,
+    "blocks": blocks,
 }
 
 
