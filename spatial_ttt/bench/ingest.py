@@ -108,6 +108,12 @@ class SteadyIngest:
         state: DecoderState = self._engine.export()
         return state._replace(position=self._position)
 
+    def swap(self, state: DecoderState) -> DecoderState:
+        """Turn to another stream; returns the state of the one so far."""
+        past: DecoderState = self._engine.swap(state)
+        past, self._position = past._replace(position=self._position), state.position
+        return past
+
     @property
     def view(self) -> DecoderState:
         state: DecoderState = self._engine.view()

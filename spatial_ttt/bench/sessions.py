@@ -2,11 +2,92 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
+from torch import Tensor
+
 from spatial_ttt.bench.clock import allocated_bytes, forget_peak, latencies, peak_bytes, seconds_of
+from spatial_ttt.bench.ingest import SteadyIngest
 from spatial_ttt.bench.memory import StateBytes, state_bytes
 from spatial_ttt.bench.plan import FRAMES_PER_SECOND, FRAMES_PER_SLOT
 from spatial_ttt.bench.record import Line
 from spatial_ttt.bench.rig import Rig
+from spatial_ttt.model.kv_cache import KVCache
+from spatial_ttt.model.state import DecoderState, own
+
+
+class _Stream(Protocol):
+    """One of the sessions."""
+
+    def push(self, frames: Tensor) -> None:
+        """Watch whole slots."""
+
+    @property
+    def view(self) -> DecoderState:
+        """What the session has left behind so far."""
+
+
+class _Turns:
+    """Streams that take turns on one steady engine; whoever is not on it has its state apart."""
+
+    def __init__(self, ingest: SteadyIngest) -> None:
+        self.ingest = ingest
+        self.apart: dict[int, DecoderState] = {}
+        self.now: int | None = None
+
+    def turn_to(self, number: int) -> None:
+        """Let this stream have the engine."""
+        if self.now != number:
+            past = self.ingest.swap(self.apart.pop(number))
+            if self.now is not None:
+                self.apart[self.now] = past
+            self.now = number
+
+
+class _Turn:
+    """One stream of those that take turns."""
+
+    def __init__(self, turns: _Turns, number: int) -> None:
+        self._turns, self._number = turns, number
+
+    def push(self, frames: Tensor) -> None:
+        self._turns.turn_to(self._number)
+        self._turns.ingest.push(frames)
+
+    @property
+    def view(self) -> DecoderState:
+        turns = self._turns
+        return turns.ingest.view if turns.now == self._number else turns.apart[self._number]
+
+
+def _streams(rig: Rig) -> list[_Stream]:
+    """The sessions, each with a past of `session_before` slots and more.
+
+    On a steady engine one stream is watched and copied for every session: all are as long, none shares memory.
+    """
+    plan = rig.plan
+    if plan.engine != "steady":
+        sessions = [rig.open() for _ in range(plan.sessions)]
+        for session in sessions:
+            rig.push(session, plan.session_before)
+        rig.warm_singly(sessions[0])
+        return list(sessions)
+    ingest: Any = rig.open()
+    rig.push(ingest, plan.session_before)
+    rig.warm_singly(ingest)
+    turns = _Turns(ingest)
+    turns.apart = {number: _copied(ingest.view) for number in range(plan.sessions)}
+    return [_Turn(turns, number) for number in range(plan.sessions)]
+
+
+def _copied(state: DecoderState) -> DecoderState:
+    """The same state in memory of its own."""
+    layers = (own(layer) for layer in state.layers)
+    alone = (
+        layer._replace(high_water=[layer.tail]) if isinstance(layer, KVCache) else layer
+        for layer in layers
+    )
+    return state._replace(layers=tuple(alone))
 
 
 def measure_sessions(rig: Rig) -> Line:
@@ -17,12 +98,7 @@ def measure_sessions(rig: Rig) -> Line:
     """
     plan, device = rig.plan, rig.subject.device
     start = allocated_bytes(device)
-    sessions = [rig.open() for _ in range(plan.sessions)]
-    for session in sessions:
-        rig.push(session, plan.session_before)
-    # A steady engine prepares its steps for each stream; plain kernels are prepared once for all.
-    for session in sessions if plan.engine == "steady" else sessions[:1]:
-        rig.warm_singly(session)
+    sessions = _streams(rig)
     forget_peak(device)
     steps, waits, rounds = [], [], []
     for _ in range(plan.session_slots):
@@ -35,8 +111,8 @@ def measure_sessions(rig: Rig) -> Line:
             waits.append(waited)
         rounds.append(waited)
     peak = peak_bytes(device)
-    seen = sessions[-1].state.num_tokens // rig.subject.slot_tokens
-    states = [state_bytes(session.state) for session in sessions]
+    seen = sessions[-1].view.num_tokens // rig.subject.slot_tokens
+    states = [state_bytes(session.view) for session in sessions]
     now = allocated_bytes(device)
     mean = sum(rounds) / len(rounds)
     whole = StateBytes(sum(s.ttt for s in states), sum(s.anchors for s in states))

@@ -54,7 +54,9 @@ def _fill(k: Tensor, v: Tensor, cache: BoundedCache) -> list[Block]:
     filled = 0 if opened is None else opened[0].shape[2]
     batch, heads, length, dim = k.shape
     fresh = [
-        Block(k.new_empty(batch, heads, size, dim), v.new_empty(batch, heads, size, dim), None, None)
+        Block(
+            k.new_empty(batch, heads, size, dim), v.new_empty(batch, heads, size, dim), None, None
+        )
         for _ in range(-(-(filled + length) // size))
     ]
     base = k.new_empty(batch, heads, 1, dim)
@@ -69,12 +71,11 @@ def _fill(k: Tensor, v: Tensor, cache: BoundedCache) -> list[Block]:
 
 def _place(block: Block, base: Tensor, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     """Where keys and values begin, in numbers from `base`."""
-    found = known.get(id(block))
-    if found is None:
+    if id(block) not in known:
         first, size = base.data_ptr(), base.element_size()
-        found = tuple((x.data_ptr() - first) // size for x in block[:2])  # type: ignore[union-attr, assignment]
-        known[id(block)] = found  # type: ignore[assignment]
-    return found  # type: ignore[return-value]
+        keys, values = block.keys.data_ptr(), block.values.data_ptr()
+        known[id(block)] = ((keys - first) // size, (values - first) // size)
+    return known[id(block)]
 
 
 def _moved(numbers: object, like: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ _ROWS = 16  # rows that a program of `_combine` takes
 
 
 @triton.jit
-def update(acc, peak, norm, q, key, value, seen, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr):
+def update(
+    acc, peak, norm, q, key, value, seen, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr
+):
     """The running softmax of a tile of queries after a tile of keys; without a mask all is visible."""
     s = tl.dot(q, tl.trans(key), input_precision=PRECISION)
     if MASKED:

@@ -1,4 +1,4 @@
-"""Attention of blocks of queries, each over its own choice of kept blocks of keys and then, causally, over its own block.
+"""Attention of blocks of queries, each over its own choice of kept blocks of keys, then causally over its own.
 
 One launch serves all blocks of a piece: a table says where the keys and values of each choice begin.
 """
@@ -33,14 +33,18 @@ def _attend(
     first = tl.load(spans + block * 4)
     count = tl.load(spans + block * 4 + 1)
     kept = tl.load(spans + block * 4 + 2)
-    before = tl.load(spans + block * 4 + 3)  # keys of the own block that stand before the first query
+    before = tl.load(
+        spans + block * 4 + 3
+    )  # keys of the own block that stand before the first query
     rows = GROUPS * count
     r = tl.program_id(0) * M + tl.arange(0, M)
     group, i = r // count, r % count
     d, n = tl.arange(0, D), tl.arange(0, N)
     valid = (r < rows)[:, None] & (d < DIM)[None, :]
     token = first + i
-    from_q = q + batch * q_b + (kv * GROUPS + group)[:, None] * q_h + token[:, None] * q_l + d[None, :]
+    from_q = (
+        q + batch * q_b + (kv * GROUPS + group)[:, None] * q_h + token[:, None] * q_l + d[None, :]
+    )
     tokens = tl.load(from_q, mask=valid, other=0.0)
     is_busy = tl.program_id(0) * M < rows
     per: tl.constexpr = (BLOCK + N - 1) // N
@@ -84,8 +88,8 @@ def _attend(
 def attend(q: Tensor, base: Tensor, spans: Tensor, places: Tensor, block: int) -> Tensor:
     """q [B, H, L, Dh] in blocks of up to `block` queries -> [B, L, H * Dh].
 
-    `spans` int64 [blocks, 4]: first query, queries, kept blocks of keys, own keys before the first query. `places` int64
-    [blocks, width, 2] says where the kept blocks' keys and values and then the own ones' begin, counted in numbers from
+    `spans` int64 [blocks, 4]: first query, queries, kept blocks of keys, own keys before the first query. `places`
+    int64 [blocks, width, 2] says where the kept blocks' keys and values and then the own ones' begin, counted in numbers from
     `base`, which has as many rows Hkv as they; each is [B, Hkv, block, Dh] side by side.
     """
     batch, heads, length, dim = q.shape
