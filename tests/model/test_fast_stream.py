@@ -1,4 +1,4 @@
-"""Fast weights of a stream on a GPU: where they lie, and when kernels take them (the maths: `kernels/commit_checks.py`)."""
+"""Fast weights of a stream on a GPU: where they lie, when kernels take them (the maths: `kernels/commit_checks.py`)."""
 
 from __future__ import annotations
 

@@ -89,8 +89,8 @@ def attend(q: Tensor, base: Tensor, spans: Tensor, places: Tensor, block: int) -
     """q [B, H, L, Dh] in blocks of up to `block` queries -> [B, L, H * Dh].
 
     `spans` int64 [blocks, 4]: first query, queries, kept blocks of keys, own keys before the first query. `places`
-    int64 [blocks, width, 2] says where the kept blocks' keys and values and then the own ones' begin, counted in numbers
-    from `base`, which has as many rows Hkv as they; each is [B, Hkv, block, Dh] side by side.
+    int64 [blocks, width, 2] says where the kept blocks' keys and values and then the own ones' begin, counted in
+    numbers from `base`, which has as many rows Hkv as they; each is [B, Hkv, block, Dh] side by side.
     """
     batch, heads, length, dim = q.shape
     kv = base.shape[1]
