@@ -185,3 +185,26 @@ def test_a_stream_of_several_homes_is_trained_on_its_counts() -> None:
         "vsc"
     }
     assert last["loss"] < 0.6 * first["loss"] and last["dense_counts"] < first["dense_counts"]
+
+
+def test_every_step_with_a_video_gives_the_same_parameters_a_gradient() -> None:
+    """Processes whose clips differ in kind add their gradients up: none may have one the other lacks."""
+    ring = clips.ring()
+    spec = chained_spec(ring.spec, Chain(2))
+    asker = StreamAsker(lambda text: clips.tokenizer().encode(text), "{question}")
+    some = chain(ring, asker, np.random.default_rng(0), 2, Chain(2))
+    stream = Work([some], spec, clip_prefix(clips.tokenizer(), spec), False, is_chained=True)
+    found = []
+    for given in (stream, work(batch([0, 1]))):
+        made, names = stepper(), set()
+        step = made.slow.step
+
+        def note(scale: float, made=made, names=names, step=step) -> torch.Tensor:
+            both = (*made.model.named_parameters(), *made.heads.named_parameters())
+            names.update(name for name, p in both if p.grad is not None)
+            return step(scale)
+
+        made.slow.step = note  # type: ignore[method-assign]
+        made.step(given, 0.0, 1, "look")
+        found.append(names)
+    assert found[0] == found[1]
