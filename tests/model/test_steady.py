@@ -17,8 +17,10 @@ from spatial_ttt.errors import SessionError, VideoError
 from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.layout import END, Layout, join_all, num_tokens, slot, text
 from spatial_ttt.model.state import DecoderState, own
-from spatial_ttt.model.steady import SteadyAnchor, SteadyDecoder, SteadyTTT
+from spatial_ttt.model.steady import SteadyDecoder
+from spatial_ttt.model.steady_anchor import SteadyAnchor
 from spatial_ttt.model.steady_graphs import copy_all
+from spatial_ttt.model.steady_ttt import SteadyTTT
 from tests.model.streams import (
     Stream,
     cuttings,

@@ -95,6 +95,29 @@ def _span(
     return acc, peak, norm
 
 
+@triton.jit
+def _reach(
+    first, rows, length, before, split, splits, WINDOW: tl.constexpr, M: tl.constexpr, N: tl.constexpr
+):  # fmt: skip
+    """The keys a tile reads in its share: from begin to stop, without a mask from open_from to open_to."""
+    final = tl.minimum(first + M, rows) - 1
+    is_one = first // length == final // length
+    # What the tile's first and last query may see.
+    low = before + tl.where(is_one, first % length, 0)
+    high = before + tl.where(is_one, final % length, length - 1)
+    lo = 0
+    if WINDOW:
+        lo = tl.maximum(low - WINDOW + 1, 0) // N * N
+    share = tl.cdiv(tl.cdiv(high + 1 - lo, N), splits) * N
+    begin = lo + split * share
+    stop = tl.maximum(begin, tl.minimum(high + 1, begin + share))
+    open_from = begin
+    if WINDOW:
+        open_from = tl.minimum(tl.maximum(tl.cdiv(high - WINDOW + 1, N) * N, begin), stop)
+    open_to = tl.maximum(tl.minimum((low + 1) // N * N, stop), open_from)
+    return begin, open_from, open_to, stop
+
+
 @triton.jit(do_not_specialize=["past", "length"])
 def _attend(
     q, k, v, table, numbers, out, parts, sums, past, length, q_b, q_h, q_l, k_b, k_h, scale, KV: tl.constexpr,
@@ -120,23 +143,9 @@ def _attend(
     from_q = q + batch * q_b + (kv * GROUPS + group)[:, None] * q_h + i[:, None] * q_l + d[None, :]
     tokens = tl.load(from_q, mask=valid, other=0.0)
     query = before + i
-    first = tile * M
-    final = tl.minimum(first + M, rows) - 1
-    is_one = first // length == final // length
-    low = before + tl.where(
-        is_one, first % length, 0
-    )  # what the tile's first and last query may see
-    high = before + tl.where(is_one, final % length, length - 1)
-    lo = 0
-    if WINDOW:
-        lo = tl.maximum(low - WINDOW + 1, 0) // N * N
-    share = tl.cdiv(tl.cdiv(high + 1 - lo, N), tl.num_programs(2)) * N
-    begin = lo + split * share
-    stop = tl.maximum(begin, tl.minimum(high + 1, begin + share))
-    open_from = begin  # from here to open_to no mask is needed
-    if WINDOW:
-        open_from = tl.minimum(tl.maximum(tl.cdiv(high - WINDOW + 1, N) * N, begin), stop)
-    open_to = tl.maximum(tl.minimum((low + 1) // N * N, stop), open_from)
+    begin, open_from, open_to, stop = _reach(
+        tile * M, rows, length, before, split, tl.num_programs(2), WINDOW, M, N
+    )
     head = row.to(tl.int64)
     if not PAGE:
         shift = batch * k_b + kv * k_h

@@ -33,9 +33,7 @@ def _attend(
     first = tl.load(spans + block * 4)
     count = tl.load(spans + block * 4 + 1)
     kept = tl.load(spans + block * 4 + 2)
-    before = tl.load(
-        spans + block * 4 + 3
-    )  # keys of the own block that stand before the first query
+    before = tl.load(spans + block * 4 + 3)  # keys of the own block before the first query
     rows = GROUPS * count
     r = tl.program_id(0) * M + tl.arange(0, M)
     group, i = r // count, r % count

@@ -11,23 +11,24 @@ from torch import Tensor
 
 from spatial_ttt.model import fast_weights as fw
 from spatial_ttt.model.configuration import TTTConfig
-from tests.model.kernels.check import Check
+from spatial_ttt.model.kernels import request_backend
+from tests.model.kernels.check import Check, Function
 from tests.model.streams import model_of
 
 HEADS = 2
+AS_NEAR = 1.1
+"""The kernels may be this many times as far from the exact rule as the plain one in half precision."""
 CONFIG = model_of(torch.float32).config.ttt_config
 
 
 def commit(device: torch.device) -> Iterator[Check]:
     """Both placements of the norm, with and without momentum, several chunks, pieces that end anywhere."""
-    from spatial_ttt.model.kernels import request_backend
-
-    cases = [(1, 32, 8, torch.float32, 1e-4)]
+    cases = [(1, 32, 8, torch.float32)]
     if device.type == "cuda":
-        cases = [(1, 128, 40, torch.float32, 1e-3), (2, 384, 40, torch.bfloat16, 0.1)]
-        cases += [(1, 512, 300, torch.bfloat16, 0.1)]
+        cases = [(1, 128, 40, torch.float32), (2, 384, 40, torch.bfloat16)]
+        cases += [(1, 512, 300, torch.bfloat16)]
     for case, (norm, has_momentum) in product(cases, (("post", True), ("pre", False))):
-        batch, dim, chunk, dtype, limit = case
+        batch, dim, chunk, dtype = case
         work = "float32" if dtype == torch.float32 else "bfloat16"
         rule = replace(
             CONFIG,
@@ -63,9 +64,27 @@ def commit(device: torch.device) -> Iterator[Check]:
             steps = list(range(2 * chunk + 1, end, chunk // 4 + 1))
             return _pieces(given, rule, [0, *steps, end], at_home=True)
 
+        close = 1e-3 if device.type == "cuda" else 1e-4
+        limit = close if dtype == torch.float32 else AS_NEAR * _noise(inputs, rule, plain)
         name = f"{batch} x {dim} {dtype} {norm} {has_momentum}"
         yield Check(f"scan {name}", scanned, plain, inputs, limit, False)
         yield Check(f"home {name}", at_home, plain, inputs, limit, False)
+
+
+def _noise(inputs: tuple[Tensor, ...], rule: TTTConfig, plain: Function) -> float:
+    """How far the plain rule in half precision is from the exact one.
+
+    Chunks narrower than the weights leave directions that only rounding fills, and Newton-Schulz makes them large:
+    0.12 to 0.16 with 40 tokens and 384 channels, 0.06 to 0.07 with 300 and 512.
+    """
+    rows, initial = fw.FastInputs(*inputs[:5]), fw.FastWeights(*inputs[5])
+    with request_backend("reference"):
+        out, state = fw.plain_scan(
+            fw.initial_state(initial, rows.query.shape[0]), rows, initial, rule
+        )
+    exact = plain(*(x.double() for x in inputs))
+    pairs = zip((out, *_told(state)), exact, strict=True)
+    return max(float((a.double() - b).norm() / b.norm().clamp_min(1e-12)) for a, b in pairs)
 
 
 def _told(state: fw.FastState) -> tuple[Tensor, ...]:
