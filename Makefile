@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Processes that share the tests, one thread each.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: demo test test-all lint clean
 
@@ -18,10 +21,10 @@ demo: $(STAMP)      ## stream a held-out walkthrough through the shipped model a
 
 test: $(STAMP)      ## lint, types, and every test that needs no GPU and no minutes
 	scripts/check $(BIN)
-	$(BIN)/python -m pytest -m "not gpu and not slow"
+	$(PYTEST) -m "not gpu and not slow"
 
 test-all: $(STAMP)  ## the slow ones too
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(STAMP)
 	scripts/check $(BIN)

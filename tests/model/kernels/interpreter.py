@@ -1,6 +1,7 @@
 """Run Triton kernels on the CPU: Triton's interpreter, mended for numpy 2.4 and later.
 
-Import before any kernel, in a process of its own (TRITON_INTERPRET is read when kernels are defined).
+Import before any kernel, in a process of its own; TRITON_INTERPRET is read when kernels are defined, Triton's own
+among them, so it must be set before anything (transformers, say) imports Triton.
 """
 
 from __future__ import annotations
