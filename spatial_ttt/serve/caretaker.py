@@ -8,6 +8,7 @@ import time
 from spatial_ttt.errors import CheckpointError
 from spatial_ttt.serve.hosted import HostedSession
 from spatial_ttt.serve.pool import SessionPool
+from spatial_ttt.serve.records import SessionRecord
 from spatial_ttt.serve.steps import unbroken
 
 log = logging.getLogger(__name__)
@@ -63,14 +64,14 @@ class Caretaker:
         Raises CheckpointError and keeps it where it cannot be saved.
         """
         await self._pool.save(hosted)
-        record = await unbroken(hosted.retire())
-        if record is None:
-            return False
+        return await unbroken(hosted.retire(self._move))
+
+    def _move(self, record: SessionRecord) -> None:
+        """From the open sessions to those that sleep."""
         session_id = record.session_id
         if self._pool.open.pop(session_id, None) is not None:  # else it was closed in the meantime
             self._pool.asleep[session_id] = record
             self._pool.ledger.release(session_id)
-        return True
 
     async def drain(self) -> list[str]:
         """Save everything before the end; returns the ids of sessions that could not be saved."""

@@ -247,18 +247,19 @@ class HostedSession:
             "seconds": seconds,
         }
 
-    async def retire(self) -> SessionRecord | None:
-        """Let the memory go if nobody uses it and all of it is saved: the record as it was saved, or None.
+    async def retire(self, let_go: Callable[[SessionRecord], None]) -> bool:
+        """Let the memory go if nobody uses it and all of it is saved; whether it did.
 
-        Nothing can come in between: who had the session in hand before keeps it from retiring, whoever
-        comes later finds it closed.
+        `let_go` gets the record as it was saved and takes the session off every list. Nothing comes in
+        between: who had the session in hand before keeps it from retiring, and nobody meets it closed.
         """
         async with self._saving, self._feeding:
             if self.users or self.feeder or self.is_dirty or self._closed:
-                return None
+                return False
             self._closed = True
             self.session.close()
-            return self.record.copy()
+            let_go(self.record.copy())
+            return True
 
     async def close(self) -> None:
         """Forget the memory; waits for the frame in hand and for a save."""

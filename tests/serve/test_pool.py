@@ -13,6 +13,7 @@ from spatial_ttt.serve.caretaker import Caretaker
 from spatial_ttt.serve.metrics import Metrics
 from spatial_ttt.serve.pool import SessionPool
 from spatial_ttt.serve.problems import Problem
+from spatial_ttt.serve.schemas import view_session
 from spatial_ttt.serve.steps import ModelSteps
 from spatial_ttt.video import Frame
 from tests.serve.parts import loaded, offline, opened, pixels, running, settings
@@ -81,6 +82,25 @@ def test_a_frame_that_comes_while_a_session_falls_asleep_is_not_lost(tmp_path, h
         assert again.record.next_id == (4 if was_watched else 3)
         assert again.session.state.num_frames == again.record.next_id
         assert await answer(again) == expected(again.record.next_id)
+
+    with_pool(tmp_path, work)
+
+
+def test_whoever_looks_while_a_session_falls_asleep_never_finds_it_closed(tmp_path):
+    """At every turn of the loop it is either open, with its figures, or asleep."""
+
+    async def work(pool):
+        hosted = await pool.create("ann")
+        session_id = hosted.record.session_id
+        await watch(hosted, 0)
+        sleeping = asyncio.ensure_future(Caretaker(pool).put_to_sleep(hosted))
+        states = []
+        while not sleeping.done():
+            record = pool.record_of("ann", session_id)
+            states.append(view_session(record, pool.open.get(session_id), 0).state)
+            await asyncio.sleep(0)
+        assert await sleeping and states[0] == "open" and states[-1] == "asleep"
+        assert states == sorted(states, reverse=True)
 
     with_pool(tmp_path, work)
 
