@@ -13,7 +13,15 @@ from torch import Tensor
 
 from spatial_ttt.errors import SessionError
 from spatial_ttt.model.configuration import TTTConfig
-from spatial_ttt.model.fast_weights import ROW_EPS, BriefState, FastInputs, FastState, FastWeights
+from spatial_ttt.model.fast_weights import (
+    ROW_EPS,
+    BriefState,
+    FastInputs,
+    FastState,
+    FastWeights,
+    continued,
+    masked,
+)
 from spatial_ttt.model.kernels import commit as kernels
 
 
@@ -46,12 +54,9 @@ def scan(
     if isinstance(state, HomeState):
         return _at_home(state, inputs, norms, rule)
     if isinstance(state, BriefState):
-        if inputs.length > state.left:
-            raise SessionError(
-                f"a continuation of at most {state.left} more tokens got {inputs.length}; begin it with more"
-            )
-        out, last = _chunks(FastState(*state[:6]), inputs, norms, rule, state.left)
-        return out, BriefState(*last, state.left - inputs.length)
+        return continued(
+            state, inputs, lambda opened, left: _chunks(opened, inputs, norms, rule, left)
+        )
     return _chunks(state, inputs, norms, rule, None if keep_state else inputs.length)
 
 
@@ -120,7 +125,7 @@ def _at_home(
         kernels.add_momentum(inputs.momentum, beta, beta)
         return out, state
     is_before = torch.arange(inputs.length, device=state.border.device) < state.border
-    before, after = _masked(inputs, is_before), _masked(inputs, ~is_before)
+    before, after = masked(inputs, is_before), masked(inputs, ~is_before)
     kernels.add(state.low, before, sums, sums)
     kernels.add_momentum(before.momentum, beta, beta)
     base = state.weights if state.master is None else state.master
@@ -132,8 +137,3 @@ def _at_home(
     kernels.add(state.low, after, None, sums)
     kernels.add_momentum(after.momentum, None, beta)
     return torch.where(is_before[:, None], out, later), state
-
-
-def _masked(inputs: FastInputs, mask: Tensor) -> FastInputs:
-    """All tokens read, those of the mask [L] write."""
-    return inputs._replace(lr=inputs.lr * mask[:, None], momentum=inputs.momentum * mask)

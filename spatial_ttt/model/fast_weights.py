@@ -9,6 +9,7 @@ sums instead of keys and values. Source: Spatial-TTT, section 3, and LaCT's larg
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -249,9 +250,9 @@ def border_scan(
     is_before = torch.arange(inputs.length, device=border.device) < border
     crosses = border < inputs.length
     opened = FastState(weights, master, momentum, sums, beta_sum, 0)
-    out, filled = read_and_accumulate(opened, _masked(inputs, is_before))
+    out, filled = read_and_accumulate(opened, masked(inputs, is_before))
     written = commit(filled._replace(num_tokens=config.chunk_size), initial, config)
-    later, fresh = read_and_accumulate(written, _masked(inputs, ~is_before))
+    later, fresh = read_and_accumulate(written, masked(inputs, ~is_before))
 
     def pick(new: Any, old: Any) -> Any:
         if new is None or isinstance(new, Tensor):
@@ -262,7 +263,7 @@ def border_scan(
     return torch.where(is_before[:, None], out, later), BorderState._make((*five, border))
 
 
-def _masked(inputs: FastInputs, mask: Tensor) -> FastInputs:
+def masked(inputs: FastInputs, mask: Tensor) -> FastInputs:
     """All tokens read, those of the mask [L] write."""
     return inputs._replace(lr=inputs.lr * mask[:, None], momentum=inputs.momentum * mask)
 
@@ -327,11 +328,22 @@ def brief_scan(
     state: BriefState, inputs: FastInputs, initial: FastWeights, config: TTTConfig
 ) -> tuple[Tensor, BriefState]:
     """The scan of a continuation whose end is known; raises SessionError for tokens beyond it."""
+    return continued(
+        state, inputs, lambda opened, left: _chunks(opened, inputs, initial, config, left)
+    )
+
+
+def continued(
+    state: BriefState,
+    inputs: FastInputs,
+    chunks: Callable[[FastState, int], tuple[Tensor, FastState]],
+) -> tuple[Tensor, BriefState]:
+    """Go on with a continuation by `chunks`(state, tokens left); raises SessionError for tokens beyond its end."""
     if inputs.length > state.left:
         raise SessionError(
             f"a continuation of at most {state.left} more tokens got {inputs.length}; begin it with more"
         )
-    out, last = _chunks(FastState(*state[:6]), inputs, initial, config, state.left)
+    out, last = chunks(FastState(*state[:6]), state.left)
     return out, BriefState(*last, state.left - inputs.length)
 
 

@@ -18,6 +18,7 @@ from spatial_ttt.scenes.questions.templates import ask_stream_count
 from spatial_ttt.scenes.wording import spoken
 from spatial_ttt.train.clip_types import KINDS, ClipSpec, Facts, categories
 from spatial_ttt.train.devices import to_device
+from spatial_ttt.train.encoder import encode_exchange
 from spatial_ttt.train.ring import Batch, ClipRing
 
 AGAIN = 0.2  # share of homes that were walked through before
@@ -59,8 +60,8 @@ class StreamAsker:
         key = (category, count)
         if key not in self.known:
             words = self.prompt.format(question=ask_stream_count(category))
-            head = self.encode(f"{words}<|im_end|>\n<|im_start|>assistant\n")
-            self.known[key] = (head + self.encode(f"{count}<|im_end|>"), len(head))
+            head, tail = encode_exchange(self.encode, words, str(count))
+            self.known[key] = (head + tail, len(head))
         return self.known[key]
 
 

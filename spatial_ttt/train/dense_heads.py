@@ -20,6 +20,7 @@ from spatial_ttt.train.clip_text import Prefix
 from spatial_ttt.train.clip_types import ClipSpec
 from spatial_ttt.train.devices import constant
 from spatial_ttt.train.ring import Batch
+from spatial_ttt.train.touching import touch
 
 METRE = 3.0  # distances are divided by this
 SECOND = 4.0  # and times by this
@@ -78,23 +79,18 @@ class DenseHeads(nn.Module):
         shown, main, depth = token_targets(batch, spec, self.num_categories)
         category = F.binary_cross_entropy_with_logits(vision[..., :-1], shown)
         far = F.smooth_l1_loss(vision[..., -1], depth.clamp(min=0.1).log())
-        pose, _, place = self._slots(ingested, prefix)
+        pose, count, place = self._slots(ingested, prefix)
         scale = constant((1 / METRE, 1 / METRE, 1.0, 1.0), pose.device).to(pose.dtype)
         pose_loss = F.smooth_l1_loss(pose, batch.pose * scale)
         seen, here = place_targets(batch)
         place_loss = _where_known(place.unflatten(-1, (-1, 2)), here / METRE, seen)
-        counts = self.counts(ingested, batch, prefix)
         where = self._inner(heard, batch, main, prefix)
-        return DenseLosses(category, far, pose_loss, counts, place_loss, where)
+        return DenseLosses(category, far, pose_loss, _count_loss(count, batch), place_loss, where)
 
     def counts(self, ingested: Ingested, batch: Batch, prefix: Prefix) -> Tensor:
-        """The loss of what was counted so far, alone.
-
-        Every head gets a gradient, if only of zero: processes that add theirs up must have the same ones.
-        """
+        """The loss of what was counted so far, alone; every head gets a gradient, if only of zero."""
         _, count, _ = self._slots(ingested, prefix)
-        loss = F.smooth_l1_loss(count, batch.counts.float().clamp(max=MOST_COUNTED), beta=0.5)
-        return loss + 0.0 * torch.stack([p.sum() for p in self.parameters()]).sum()
+        return touch(_count_loss(count, batch), tuple(self.parameters()))
 
     def _slots(self, ingested: Ingested, prefix: Prefix) -> tuple[Tensor, Tensor, Tensor]:
         """Pose [B, S, 4], counts [B, S, K], places [B, S, 2 K] read from the slots' closing tokens."""
@@ -134,6 +130,10 @@ class DenseHeads(nn.Module):
             counted = F.smooth_l1_loss(said[:, 3], count, beta=0.5, reduction="sum")
             losses.append(2 * known_error + 0.5 * counted / max(len(count), 1))
         return torch.stack(losses).mean()
+
+
+def _count_loss(count: Tensor, batch: Batch) -> Tensor:
+    return F.smooth_l1_loss(count, batch.counts.float().clamp(max=MOST_COUNTED), beta=0.5)
 
 
 def _normed(hidden: Tensor) -> Tensor:

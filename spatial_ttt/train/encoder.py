@@ -8,6 +8,7 @@ has the same ids wherever it stands; so ids are kept by piece.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 MOST_PIECES = 1 << 16
@@ -53,6 +54,14 @@ class Encoder:
     def _add(self, piece: str) -> tuple[int, ...]:
         ids = self.pieces[piece] = tuple(self.tokenizer.encode(piece).ids)
         return ids
+
+
+def encode_exchange(
+    encode: Callable[[str], list[int]], prompt: str, answer: str
+) -> tuple[list[int], list[int]]:
+    """Token ids of a question up to where its answer begins, and of the answer with the token that ends it."""
+    head = encode(f"{prompt}<|im_end|>\n<|im_start|>assistant\n")
+    return head, encode(f"{answer}<|im_end|>")
 
 
 def _is_byte_level(pre_tokenizer: Any) -> bool:

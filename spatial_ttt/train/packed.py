@@ -28,6 +28,7 @@ from spatial_ttt.processor import Processor
 from spatial_ttt.train.conversation import Encoded
 from spatial_ttt.train.dataset import LoadedSample
 from spatial_ttt.train.optim import added_parameters
+from spatial_ttt.train.touching import touch
 
 VISION_SLOTS = 64
 """Slots that go through the vision tower at once."""
@@ -260,25 +261,6 @@ def _nothing(processor: Processor) -> LoadedSample:
     """Two tokens without a target: what a process does whose pack is empty."""
     ids = [processor.stop_id] * 2
     return LoadedSample("nothing", Encoded(ids, [False, False], (text(2),)), ())
-
-
-class _Touch(torch.autograd.Function):
-    """The identity, whose backward gives every listed parameter a gradient of zero."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.like = [(p.shape, p.dtype, p.device) for p in parameters]
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        zeros = (torch.zeros((), dtype=t, device=d).expand(s) for s, t, d in ctx.like)
-        return grad, *zeros
-
-
-def touch(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """`x`, with a gradient of zero for parameters that nothing else may use."""
-    return cast(Tensor, _Touch.apply(x, *parameters)) if parameters else x
 
 
 def _trained(module: nn.Module) -> tuple[nn.Parameter, ...]:

@@ -47,7 +47,7 @@ from spatial_ttt.train.clip_types import (
     Sighting,
     categories,
 )
-from spatial_ttt.train.encoder import Encoder
+from spatial_ttt.train.encoder import Encoder, encode_exchange
 from spatial_ttt.train.named import NameFinder
 
 QUESTION_LIMITS = {
@@ -184,8 +184,7 @@ class SceneWorker:
     def _pack(self, asked: list[tuple[str, str, str]], length: int) -> Exchanges:
         rows = []
         for kind, prompt, answer in asked:
-            head = self.encoder.encode(f"{prompt}<|im_end|>\n<|im_start|>assistant\n")
-            tail = self.encoder.encode(f"{answer}<|im_end|>")
+            head, tail = encode_exchange(self.encoder.encode, prompt, answer)
             if len(head) + len(tail) <= length:
                 rows.append((head, tail, KINDS.index(kind), answer))
         ids = np.zeros((len(rows), length), np.int16)
