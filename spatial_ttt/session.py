@@ -216,7 +216,7 @@ class StreamingSession:
                 pixels = np.stack([frame.pixels for pair in slots for frame in pair])
                 patches, grid = self.processor.patches(torch.from_numpy(pixels).to(device))
             with self._timed("vision"):
-                vision = self.model.encode(patches, grid)
+                vision = (self._steady or self.model).encode(patches, grid)
             merge = self.processor.frames.spatial_merge_size
             for first, second in slots:
                 slot_ids, layout = self.processor.slot_ids(
