@@ -169,9 +169,11 @@ DENSE_KINDS = (
     "dense_side",
     "dense_turn",
     "dense_said",
+    "dense_leg",
+    "dense_route",
 )
 KINDS = (*QUESTION_TYPES, *STREAM_TYPES, *DENSE_KINDS)
-"""Every kind of exchange, in the order of its index."""
+"""Every kind of exchange, in the order of its index; new ones come last."""
 
 MAX_OBJECTS = 256
 """Object ids a clip may use, the building's 0 included."""

@@ -18,6 +18,9 @@ EMPHASIS = {
     "dense_side": 3.0,
     "dense_turn": 2.0,
     "dense_said": 5.0,
+    "dense_leg": 4.0,
+    "dense_route": 3.0,
+    "route_planning": 1.5,
     "object_rel_direction_easy": 1.5,
     "vsc": 0.5,
 }
@@ -97,6 +100,11 @@ PLANS: dict[str, tuple[Stage, ...]] = {
         Stage("look", 0.02, _clip(14), _LOOK, 1.5, 96),
         Stage("room", 0.3, _clip(14), _ROOM, 1.5, 96, 1.0, (("look", 0.2),)),
         Stage("home", 1.0, _clip(32), _HOME, 0.8, 96, 0.5, (("look", 0.05), ("room", 0.25)), 0.2),
+    ),
+    "routes": (
+        Stage("look", 0.02, _clip(14), _LOOK, 1.5, 96),
+        Stage("room", 0.25, _clip(14), _ROOM, 1.5, 96, 1.0, (("look", 0.1),)),
+        Stage("home", 1.0, _clip(32), _HOME, 0.8, 96, 0.5, (("look", 0.03), ("room", 0.2)), 0.35),
     ),
     "smoke": (
         Stage("look", 0.5, _clip(3, 64, 32), _LOOK, 2.0, 72),

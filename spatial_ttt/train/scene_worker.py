@@ -30,7 +30,7 @@ from spatial_ttt.scenes.shading import pack_parts
 from spatial_ttt.scenes.space import Placed
 from spatial_ttt.scenes.views import pack_views
 from spatial_ttt.scenes.walk import walk
-from spatial_ttt.train import dense_facts
+from spatial_ttt.train import dense_facts, route_words
 from spatial_ttt.train.camera_paths import look_around
 from spatial_ttt.train.channel import serve_connection
 from spatial_ttt.train.clip_types import (
@@ -68,10 +68,12 @@ SAID = (
     "object_rel_direction_easy",
     "object_rel_direction_medium",
     "object_rel_direction_hard",
-    "route_planning",
 )
-"""Types with options that are asked without them too: a letter gives no gradient before its meaning is known."""
-LETTERED = 0.35  # share of the questions of left or right that have options
+"""Types with options that are asked without them too: a letter gives no gradient before its meaning is known.
+
+Routes are too, in smaller steps (`route_words`)."""
+LETTERED = 0.35  # share of the questions below that have options
+OPTIONS = {"dense_side": ("left", "right"), "dense_leg": ("left", "right", "back")}
 WALK_FIELD_OF_VIEW = (65.0, 80.0)  # degrees across
 ONE_HOME = (ValueError, LookupError, ArithmeticError)
 """What may go wrong in one home among many thousands without ending a run; SceneError is a ValueError."""
@@ -146,7 +148,10 @@ class SceneWorker:
         asked += [self._as_stream(q) for q in questions if q.question_type == "object_counting"]
         view = dense_facts.View(scene, visibility, camera, seen)
         asked += [self._in_words(q) for q in questions if q.question_type in SAID]
+        routes = [q for q in questions if q.question_type == "route_planning"]
+        routes = route_words.routes_of(seen, routes, rng)
         dense = dense_facts.exchanges(view, kept.task.spec, rng)
+        dense += route_words.exchanges(routes, self._number_prompt, rng)
         asked += [self._lettered(row, rng) if rng.random() < LETTERED else row for row in dense]
         exchanges = self._pack(asked, kept.task.branch_length)
         facts = dense_facts.facts(scene, visibility, camera, self.index)
@@ -156,22 +161,24 @@ class SceneWorker:
 
     def _prompt(self, question: Question) -> str:
         if question.options is None:
-            return self.prompts["number"].format(question=question.question)
+            return self._number_prompt(question.question)
         return self.prompts["choice"].format(
             question=question.question, options="\n".join(question.options)
         )
 
+    def _number_prompt(self, words: str) -> str:
+        return self.prompts["number"].format(question=words)
+
     def _in_words(self, question: Question) -> tuple[str, str, str]:
         """A question with options asked without them: what is meant, apart from which letter says so."""
-        words = self.prompts["number"].format(question=question.question)
-        return "dense_said", words, question.answer_text
+        return "dense_said", self._number_prompt(question.question), question.answer_text
 
     def _lettered(self, row: tuple[str, str, str], rng: Generator) -> tuple[str, str, str]:
-        """A question of left or right with options, as the benchmark asks; others as they are."""
+        """A question of a side with options, as the benchmark asks; others as they are."""
         kind, question, answer = row
-        if kind != "dense_side":
+        if kind not in OPTIONS:
             return row
-        sides = ["left", "right"] if rng.random() < 0.5 else ["right", "left"]
+        sides = rng.permutation(OPTIONS[kind]).tolist()
         options = "\n".join(lettered(sides))
         words = self.prompts["choice"].format(question=question, options=options)
         return kind, words, LETTERS[sides.index(answer)]
@@ -179,7 +186,7 @@ class SceneWorker:
     def _as_stream(self, question: Question) -> tuple[str, str, str]:
         """A question about a number in a room in the words that are used for streams."""
         words = templates.ask_stream_count(question.facts["categories"][0])
-        return "vsc", self.prompts["number"].format(question=words), question.ground_truth
+        return "vsc", self._number_prompt(words), question.ground_truth
 
     def _pack(self, asked: list[tuple[str, str, str]], length: int) -> Exchanges:
         rows = []

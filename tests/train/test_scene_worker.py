@@ -27,7 +27,7 @@ from spatial_ttt.train.clip_types import (
     categories,
 )
 from spatial_ttt.train.ring import ClipRing
-from spatial_ttt.train.scene_worker import SAID, make_walk, serve, thin_out
+from spatial_ttt.train.scene_worker import OPTIONS, SAID, make_walk, serve, thin_out
 from tests.train import clips
 
 WALK = Difficulty(rooms=(1, 2), least_size=0.3, most_objects=40, walks=True)
@@ -73,7 +73,7 @@ def test_exchanges_are_the_processors_questions_and_answers() -> None:
             kind = KINDS[exchanges.kind[n]]
             seen.add(kind)
             has_options = kind not in (*NUMBER_TYPES, *DENSE_KINDS, "vsc")
-            assert kind == "dense_side" or ("Options:" in question) == has_options
+            assert kind in OPTIONS or ("Options:" in question) == has_options
     assert seen & set(NUMBER_TYPES) and seen & set(DENSE_KINDS)
 
 
@@ -210,3 +210,15 @@ def test_some_questions_of_left_or_right_have_options() -> None:
         letters.add(answer)
     assert letters == {"A", "B"}
     assert worker._lettered(("dense_turn", "Where?", "left 1.0"), rng)[1] == "Where?"
+
+
+def test_turns_of_a_route_may_have_three_options() -> None:
+    worker = clips.new_worker()
+    words = "At the bed, facing the desk: to go to the lamp, turn left, right or back?"
+    rng = np.random.default_rng(0)
+    letters = set()
+    for _ in range(30):
+        _, asked, answer = worker._lettered(("dense_leg", words, "back"), rng)
+        assert f"{answer}. back\n" in asked and asked.count("\n") == 5
+        letters.add(answer)
+    assert letters == {"A", "B", "C"}
