@@ -10,35 +10,25 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
+from torch import Tensor
 
 from spatial_ttt.scenes.questions.numbers import spread
+from spatial_ttt.scenes.questions.streams import UNSURE_SHARE
 from spatial_ttt.scenes.questions.templates import ask_stream_count
 from spatial_ttt.scenes.wording import spoken
-from spatial_ttt.train.clip_types import KINDS, ClipSpec, Facts, categories
+from spatial_ttt.train.clip_types import KINDS, Chain, ClipSpec, Facts, categories
 from spatial_ttt.train.devices import to_device
 from spatial_ttt.train.encoder import encode_exchange
+from spatial_ttt.train.named import NameFinder
 from spatial_ttt.train.ring import Batch, ClipRing
 
 AGAIN = 0.2  # share of homes that were walked through before
-QUESTIONS = 12  # of a stream, at most
+QUESTIONS = 24  # of a stream, at most
 LENGTH_STEP = 8  # tokens
 LONGEST_QUESTION = 32  # tokens of a counting question with its answer
-VSC = KINDS.index("vsc")
-
-
-class Chain(NamedTuple):
-    """How a stream is made of clips."""
-
-    homes: int
-    """Clips in a row."""
-    stride: int = 1
-    """Every so many-th frame is shown: 2 halves the rate."""
-
-
-CHAINS = (Chain(2), Chain(6, 2), Chain(4), Chain(12, 2), Chain(8), Chain(20, 2))
-"""Streams of a run, by turns."""
 
 
 def chained_spec(spec: ClipSpec, made: Chain) -> ClipSpec:
@@ -47,26 +37,47 @@ def chained_spec(spec: ClipSpec, made: Chain) -> ClipSpec:
     return dataclasses.replace(spec, num_slots=slots, fps=spec.fps / made.stride)
 
 
+def stream_rows(clips: int, made: Chain) -> int:
+    """Streams that have about as many frames together as a step of so many clips."""
+    return max(1, round(clips * made.stride / made.homes))
+
+
+class Exchange(NamedTuple):
+    """A question with its answer."""
+
+    kind: int  # index into KINDS
+    ids: list[int]  # of question and answer
+    named: list[int]  # of each token of the question the category whose name ends there, else 0
+    start: int  # index of the first token of the answer
+    answer: str
+
+
 class StreamAsker:
-    """Counting questions over streams, as token ids; each is encoded once."""
+    """Questions over streams, as token ids; each about a count is encoded once."""
 
     def __init__(self, encode: Callable[[str], list[int]], prompt: str) -> None:
         """`prompt` has a place for {question}."""
         self.encode, self.prompt = encode, prompt
-        self.known: dict[tuple[str, int], tuple[list[int], int]] = {}
+        self.names = NameFinder(encode, {name: n for n, name in enumerate(categories()) if n})
+        self.known: dict[tuple[int, int], Exchange] = {}
 
-    def ask(self, category: str, count: int) -> tuple[list[int], int]:
-        """Tokens of question and answer, and the index of the first of the answer."""
+    def count(self, category: int, count: int) -> Exchange:
+        """How many of a category there are."""
         key = (category, count)
         if key not in self.known:
-            words = self.prompt.format(question=ask_stream_count(category))
-            head, tail = encode_exchange(self.encode, words, str(count))
-            self.known[key] = (head + tail, len(head))
+            words = self.prompt.format(question=ask_stream_count(categories()[category]))
+            self.known[key] = self.exchange("vsc", words, str(count))
         return self.known[key]
+
+    def exchange(self, kind: str, words: str, answer: str) -> Exchange:
+        """One question, as it is, with its answer."""
+        head, tail = encode_exchange(self.encode, words, answer)
+        named = self.names.ends(head)
+        return Exchange(KINDS.index(kind), head + tail, named, len(head), answer)
 
 
 def chain(ring: ClipRing, asker: StreamAsker, rng: Generator, rows: int, made: Chain) -> Batch:
-    """`rows` streams of clips; only `counts` of the dense arrays is filled."""
+    """`rows` streams of clips; of the dense arrays only `counts` is known."""
     places, is_new = _itineraries(ring, rng, rows, made.homes)
     index = to_device(places, ring.device)
     fresh = to_device(is_new, ring.device)[..., None, None]
@@ -78,23 +89,27 @@ def chain(ring: ClipRing, asker: StreamAsker, rng: Generator, rows: int, made: C
     asked = [
         _questions(ring, asker, rng, p[n].tolist()) for p, n in zip(places, is_new, strict=True)
     ]
-    ids, start, stop, truth = _table(asked)
+    table = _table(asked)
     none = ring.place[:0]
     return Batch(
         frames=ring.frames[index][:, :, shown].flatten(1, 2),
-        ids=to_device(ids, ring.device),
-        start=start,
-        stop=stop,
-        kind=np.full_like(start, VSC),
-        named=np.zeros_like(ids),
-        truth=truth,
+        ids=to_device(table.ids, ring.device),
+        start=table.start,
+        stop=table.stop,
+        kind=table.kind,
+        named=table.named,
+        truth=[[one.answer for one in few] for few in asked],
         category=none,
         depth=none,
         pose=none,
         counts=so_far,
-        place=none,
-        first=none,
+        place=_unknown(ring.place, rows),
+        first=_unknown(ring.first, rows),
     )
+
+
+def _unknown(array: Tensor, rows: int) -> Tensor:
+    return array.new_full((rows, *array.shape[1:]), torch.nan)
 
 
 def _itineraries(
@@ -114,33 +129,40 @@ def _itineraries(
 
 def _questions(
     ring: ClipRing, asker: StreamAsker, rng: Generator, places: Sequence[int]
-) -> list[tuple[list[int], int, str]]:
-    """(tokens, first of the answer, answer) for categories that nobody can be unsure of."""
+) -> list[Exchange]:
+    """Counts, spread over the scale, of categories that the benchmark would ask about."""
     facts: list[Facts] = [r.facts for place in places if (r := ring.records[place]) is not None]
     totals: NDArray[np.int64] = np.stack([one.counts[-1] for one in facts]).sum(0, dtype=np.int64)
-    is_sure = np.stack([one.is_sure for one in facts]).all(0)
+    glimpsed: NDArray[np.int64] = np.stack([one.glimpsed for one in facts]).sum(0, dtype=np.int64)
+    is_sure = glimpsed <= UNSURE_SHARE * totals
     names = categories()
     askable = [n for n in np.flatnonzero((totals > 0) & is_sure) if spoken(names[n]) == names[n]]
     chosen = spread(totals[askable].astype(np.float64), rng, QUESTIONS)
-    found = []
-    for n in (askable[at] for at in chosen):
-        count = int(totals[n])
-        found.append((*asker.ask(names[n], count), str(count)))
-    return found or [(*asker.ask(names[1], int(totals[1])), str(int(totals[1])))]
+    found = [asker.count(int(askable[at]), int(totals[askable[at]])) for at in chosen]
+    return found or [asker.count(1, int(totals[1]))]
 
 
-def _table(
-    asked: list[list[tuple[list[int], int, str]]],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], list[list[str]]]:
-    """Ids [R, Q, L], first and last answer tokens [R, Q] (0: no question), answers."""
-    most = max(len(rows) for rows in asked)
-    longest = max(len(ids) for rows in asked for ids, _, _ in rows)
+class _Table(NamedTuple):
+    """Questions of several streams, padded to one length; R streams with up to Q of L tokens."""
+
+    ids: NDArray[np.int64]  # [R, Q, L]
+    named: NDArray[np.int64]  # [R, Q, L]
+    start: NDArray[np.int64]  # [R, Q] first token of the answer; 0: no question
+    stop: NDArray[np.int64]  # [R, Q]
+    kind: NDArray[np.int64]  # [R, Q]
+
+
+def _table(asked: Sequence[Sequence[Exchange]]) -> _Table:
+    most = max(len(few) for few in asked)
+    longest = max(len(one.ids) for few in asked for one in few)
     width = -(-longest // LENGTH_STEP) * LENGTH_STEP
-    table: NDArray[np.int64] = np.zeros((len(asked), most, width), np.int64)
-    start: NDArray[np.int64] = np.zeros((len(asked), most), np.int64)
-    stop: NDArray[np.int64] = np.zeros((len(asked), most), np.int64)
-    for row, rows in enumerate(asked):
-        for n, (ids, first, _) in enumerate(rows):
-            table[row, n, : len(ids)] = ids
-            start[row, n], stop[row, n] = first, len(ids)
-    return table, start, stop, [[answer for *_, answer in rows] for rows in asked]
+    shape = len(asked), most
+    wide, flat = np.zeros((2, *shape, width), np.int64), np.zeros((3, *shape), np.int64)
+    table = _Table(wide[0], wide[1], flat[0], flat[1], flat[2])
+    for row, few in enumerate(asked):
+        for n, one in enumerate(few):
+            table.ids[row, n, : len(one.ids)] = one.ids
+            table.named[row, n, : one.start] = one.named
+            table.start[row, n], table.stop[row, n] = one.start, len(one.ids)
+            table.kind[row, n] = one.kind
+    return table

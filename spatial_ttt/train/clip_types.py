@@ -58,6 +58,15 @@ class ClipSpec:
         return mean
 
 
+class Chain(NamedTuple):
+    """How a stream is made of clips."""
+
+    homes: int
+    """Clips in a row."""
+    stride: int = 1
+    """Every so many-th frame is shown: 2 halves the rate."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difficulty:
     """What a curriculum turns up: how large homes are and how the camera moves."""
@@ -130,7 +139,7 @@ class Facts(NamedTuple):
     # [K, 2] x, y of single instances in the first camera's frame; nan: none
     place: NDArray[np.float32]
     first: NDArray[np.float32]  # [K] seconds until a category was first clearly seen; nan: never
-    is_sure: NDArray[np.bool_]  # [K] no instance was only glimpsed: the count may be asked
+    glimpsed: NDArray[np.uint8]  # [K] instances never clearly seen, but not unseen either
 
 
 class Record(NamedTuple):

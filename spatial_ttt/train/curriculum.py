@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.scenes.questions.question import QUESTION_TYPES
-from spatial_ttt.train.clip_types import DENSE_KINDS, ClipSpec, Difficulty
+from spatial_ttt.train.clip_types import DENSE_KINDS, Chain, ClipSpec, Difficulty
 
 EMPHASIS = {
     "obj_appearance_order": 2.0,
@@ -27,6 +27,15 @@ EMPHASIS = {
 """Weights of kinds that are learned slowly, against 1."""
 
 
+CHAINS = (Chain(2), Chain(6, 2), Chain(4), Chain(12, 2), Chain(8), Chain(20, 2))
+"""Streams of up to twenty homes."""
+LONG_CHAINS = (
+    *(Chain(4), Chain(20, 2), Chain(40, 4), Chain(6, 2), Chain(30, 2), Chain(12, 2)),
+    *(Chain(30, 3), Chain(8), Chain(60, 4), Chain(2), Chain(60, 2)),
+)
+"""Streams of up to sixty homes, half an hour at the benchmark's frame a second."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One part of a plan, up to `until` (progress 0..1)."""
@@ -44,6 +53,8 @@ class Stage:
     """Earlier stages and their shares of this one's steps, so that nothing is forgotten."""
     chained: float = 0.0
     """Share of the steps on this stage's clips that see streams of several of them, and count over all."""
+    chains: tuple[Chain, ...] = CHAINS
+    """How these streams are made, by turns."""
 
     @property
     def weights(self) -> dict[str, float]:
@@ -104,7 +115,11 @@ PLANS: dict[str, tuple[Stage, ...]] = {
     "routes": (
         Stage("look", 0.02, _clip(14), _LOOK, 1.5, 96),
         Stage("room", 0.25, _clip(14), _ROOM, 1.5, 96, 1.0, (("look", 0.1),)),
-        Stage("home", 1.0, _clip(32), _HOME, 0.8, 96, 0.5, (("look", 0.03), ("room", 0.2)), 0.35),
+        Stage(
+            *("home", 1.0, _clip(32), _HOME, 0.8, 96, 0.5, (("look", 0.03), ("room", 0.2))),
+            chained=0.35,
+            chains=LONG_CHAINS,
+        ),
     ),
     "smoke": (
         Stage("look", 0.5, _clip(3, 64, 32), _LOOK, 2.0, 72),

@@ -72,9 +72,9 @@ def facts(scene: Scene, visibility: Visibility, camera: Camera, index: dict[str,
     for n in np.flatnonzero(so_far[-1]).tolist():
         first[kind[n]] = np.fmin(first[kind[n]], visibility.times[clear[:, n].argmax()])
     trace = visibility.pixels > rule.trace_share * camera.width * camera.height
-    is_sure = np.ones(len(index), bool)
-    is_sure[kind[trace.any(0) & ~so_far[-1]]] = False
-    return Facts(slot_poses(camera), count, place, first, is_sure)
+    only_glimpsed = kind[trace.any(0) & ~so_far[-1]]
+    glimpsed = np.bincount(only_glimpsed, minlength=len(index)).astype(np.uint8)
+    return Facts(slot_poses(camera), count, place, first, glimpsed)
 
 
 def exchanges(view: View, spec: ClipSpec, rng: Generator) -> list[tuple[str, str, str]]:

@@ -24,7 +24,7 @@ from spatial_ttt.train.touching import touch
 
 METRE = 3.0  # distances are divided by this
 SECOND = 4.0  # and times by this
-MOST_COUNTED = 20
+COUNT_SCALE = 4.0  # counts are read on a scale of their logarithms: no number is too large for it
 
 
 class DenseLosses(NamedTuple):
@@ -121,7 +121,7 @@ class DenseHeads(nn.Module):
         target = torch.cat((place / METRE, first[:, None] / SECOND), dim=1)
         has_place = torch.isfinite(place).all(-1)
         known = torch.stack((has_place, has_place, torch.isfinite(first)), dim=1)
-        count = batch.counts[row, -1, category].float().clamp(max=MOST_COUNTED)
+        count = on_count_scale(batch.counts[row, -1, category])
         losses = []
         for head, hidden in zip(self.words, heard, strict=True):
             said = head(_normed(hidden.flatten(0, 1).index_select(0, named.at))).float()
@@ -133,7 +133,12 @@ class DenseHeads(nn.Module):
 
 
 def _count_loss(count: Tensor, batch: Batch) -> Tensor:
-    return F.smooth_l1_loss(count, batch.counts.float().clamp(max=MOST_COUNTED), beta=0.5)
+    return F.smooth_l1_loss(count, on_count_scale(batch.counts), beta=0.5)
+
+
+def on_count_scale(count: Tensor) -> Tensor:
+    """Counts as the read-outs say them: an error of a tenth weighs as much among many as among few."""
+    return COUNT_SCALE * count.float().log1p()
 
 
 def _normed(hidden: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 
 from spatial_ttt.model.layout import num_tokens
 from spatial_ttt.scenes.homes import home_seed
-from spatial_ttt.train.chained import CHAINS, LONGEST_QUESTION, chained_spec
+from spatial_ttt.train.chained import LONGEST_QUESTION, chained_spec
 from spatial_ttt.train.clip_text import Prefix, check_room, clip_prefix, room_for_branch
 from spatial_ttt.train.clip_types import ClipSpec
 from spatial_ttt.train.curriculum import Stage
@@ -71,11 +71,9 @@ class Supply:
 
     def context(self, stage: Stage) -> int:
         """The most tokens a question of this stage can have before it, its own included."""
-        specs = [
-            stage.spec,
-            *([chained_spec(stage.spec, n) for n in CHAINS] if stage.chained else ()),
-        ]
-        prefixes = [self.prefix(spec) for spec in specs]
+        chains = stage.chains if stage.chained else ()
+        specs = [chained_spec(stage.spec, made) for made in chains]
+        prefixes = [self.prefix(spec) for spec in (stage.spec, *specs)]
         for prefix in prefixes[1:]:
             check_room(prefix, self.chunk_size, LONGEST_QUESTION)
         return max(num_tokens(p.layout) + room_for_branch(p, self.chunk_size) for p in prefixes)

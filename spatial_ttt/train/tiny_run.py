@@ -23,7 +23,7 @@ from spatial_ttt.tokenizer import default_texts, load_tokenizer, train_tokenizer
 from spatial_ttt.train import curves, probe
 from spatial_ttt.train import tiny_setup as setup
 from spatial_ttt.train.annealing import Reach, set_reach
-from spatial_ttt.train.chained import CHAINS, StreamAsker, chain, chained_spec
+from spatial_ttt.train.chained import StreamAsker, chain, chained_spec, stream_rows
 from spatial_ttt.train.clip_text import Prefix, blind_prefix
 from spatial_ttt.train.clip_types import DENSE_KINDS, categories
 from spatial_ttt.train.curriculum import Stage, plan, stage_at, stages_between
@@ -257,7 +257,7 @@ class TinyRun:
         clips = max(1, int(self.chosen.clips * stage.clip_share))
         ring = self.supply.rings[stage.name]
         is_chained = float(self.turns.random()) < stage.chained
-        work = self._chain(ring, clips) if is_chained else self._work(ring, stage, clips)
+        work = self._chain(ring, stage, clips) if is_chained else self._work(ring, stage, clips)
         batch_ms = 1000 * (time.monotonic() - began)
         scale = cosine_scale(self.step, self.chosen.warmup, progress, floor=FLOOR)
         with self._showing_syncs():
@@ -268,10 +268,10 @@ class TinyRun:
         self._finish()
         self.launched = (launched, batch_ms)
 
-    def _chain(self, ring: ClipRing, clips: int) -> Work:
+    def _chain(self, ring: ClipRing, stage: Stage, clips: int) -> Work:
         """Streams with as many frames together as a step of so many clips."""
-        made = CHAINS[self.step % len(CHAINS)]
-        rows = max(1, round(clips * made.stride / made.homes))
+        made = stage.chains[self.step % len(stage.chains)]
+        rows = stream_rows(clips, made)
         spec = chained_spec(ring.spec, made)
         batch = chain(ring, self.asker, self.rng, rows, made)
         return Work([batch], spec, self.supply.prefix(spec), False, is_chained=True)

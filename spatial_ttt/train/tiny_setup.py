@@ -45,7 +45,7 @@ def make_model(
 ) -> SpatialTTTForConditionalGeneration:
     """A fresh model, or the one of an earlier run."""
     if resumed is not None:
-        log.info("going on from %s (momentum starts anew)", chosen.resume)
+        log.info("going on from %s (momentum and read-outs start anew)", chosen.resume)
         model = load_model(resumed, dtype=torch.float32)
     else:
         config = preset(chosen.preset, token_ids=token_ids(tokenizer), **_fields(chosen.ttt))

@@ -165,8 +165,9 @@ class Stepper:
         if work.is_blind or not self.dense:
             return loss, found
         if work.is_chained:
-            dense = {"counts": self.heads.counts(ingested, batch, work.prefix)}
-            extra = dense["counts"]
+            counts = self.heads.counts(ingested, batch, work.prefix)
+            names = self.heads.names(read, batch, asked.named)
+            dense, extra = {"counts": counts, "names": names}, counts + names
         else:
             losses = self.heads(ingested, seen, batch, (work.prefix, work.spec))
             names = self.heads.names(read, batch, asked.named)

@@ -16,6 +16,7 @@ from spatial_ttt.train.dense_heads import (
     SECOND,
     DenseHeads,
     Named,
+    on_count_scale,
     place_targets,
     token_targets,
 )
@@ -44,8 +45,9 @@ def test_words_that_say_what_is_known_have_no_loss(batch: Batch) -> None:
     heads = DenseHeads(4, 3, 0, 1)
     with torch.no_grad():
         heads.words[0].weight.copy_(torch.eye(4))
-    one = torch.tensor([3.0 / METRE, -6.0 / METRE, 2.0 / SECOND, 1.0])
-    three = torch.tensor([9.0, 9.0, 8.0 / SECOND, 3.0])  # no place is known of three
+    several = on_count_scale(torch.tensor([1, 3]))
+    one = torch.tensor([3.0 / METRE, -6.0 / METRE, 2.0 / SECOND, several[0]])
+    three = torch.tensor([9.0, 9.0, 8.0 / SECOND, several[1]])  # no place is known of three
     hidden = torch.stack((one, three))
     scale = hidden.pow(2).mean(-1, keepdim=True).rsqrt()  # the head reads normed states
     with torch.no_grad():
@@ -55,6 +57,14 @@ def test_words_that_say_what_is_known_have_no_loss(batch: Batch) -> None:
             named = Named(torch.tensor([0]), torch.tensor([0]), torch.tensor([category]))
             loss = heads.names([state], here, named).item()
             assert (loss < 1e-4) == expected
+
+
+def test_no_count_is_too_large_to_be_told_from_a_larger_one() -> None:
+    counts = torch.arange(0, 1000, dtype=torch.int32)
+    steps = on_count_scale(counts).diff()
+    assert (steps > 0).all() and steps[0] > 2 and on_count_scale(counts)[-1] < 30
+    tenth = on_count_scale(torch.tensor([22, 220])) - on_count_scale(torch.tensor([20, 200]))
+    torch.testing.assert_close(tenth[0], tenth[1], rtol=0.1, atol=0)
 
 
 def test_a_vision_token_shows_what_its_pixels_show(batch: Batch) -> None:

@@ -12,9 +12,9 @@ from torch import nn
 from spatial_ttt.errors import DataError
 from spatial_ttt.model.layout import text
 from spatial_ttt.train.branches import ingest
-from spatial_ttt.train.chained import Chain, StreamAsker, chain, chained_spec
+from spatial_ttt.train.chained import StreamAsker, chain, chained_spec
 from spatial_ttt.train.clip_text import blind_prefix, clip_prefix
-from spatial_ttt.train.clip_types import DENSE_KINDS, KINDS, categories
+from spatial_ttt.train.clip_types import DENSE_KINDS, KINDS, Chain, categories
 from spatial_ttt.train.dense_heads import DenseHeads
 from spatial_ttt.train.devices import HostCopy, Mark
 from spatial_ttt.train.listening import before_anchors, middle
@@ -181,9 +181,9 @@ def test_a_stream_of_several_homes_is_trained_on_its_counts() -> None:
     made = stepper(rate=5e-3)
     launched = [made.step(given, 1.0, n, "look") for n in range(1, 9)]
     first, last = launched[0].scores, launched[-1].scores
-    assert set(first) == {"loss", "dense_counts", "grad_norm"} and set(launched[0].by_kind) == {
-        "vsc"
-    }
+    assert set(first) == {"loss", "dense_counts", "dense_names", "grad_norm"}
+    assert set(launched[0].by_kind) == {"vsc"}
+    assert last["dense_names"] < first["dense_names"]
     assert last["loss"] < 0.6 * first["loss"] and last["dense_counts"] < first["dense_counts"]
 
 
