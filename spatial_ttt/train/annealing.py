@@ -101,3 +101,10 @@ def close_gates(model: SpatialTTTForConditionalGeneration) -> None:
             )
         nn.init.zeros_(attention.ttt_scale_proj.weight)
         nn.init.zeros_(attention.ttt_scale_proj.bias)
+
+
+def gates_are_closed(model: SpatialTTTForConditionalGeneration) -> bool:
+    """Nothing of the fast weights is let through yet, as `close_gates` leaves a model."""
+    gates = [attention.ttt_scale_proj for attention in ttt_layers(model)]
+    parts = [part for gate in gates if gate is not None for part in gate.parameters()]
+    return None not in gates and not any(bool(part.any()) for part in parts)

@@ -26,10 +26,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             parser.error(f"--{name} must be at least 1, got {getattr(chosen, name)}")
     if chosen.attention is None:
         chosen.attention = "hybrid" if chosen.resume else "annealed"
-    if chosen.attention.startswith("annealed") and (chosen.resume or chosen.gate_bias):
-        parser.error(
-            "--attention annealed begins with closed gates: not with --resume or --gate-bias"
-        )
+    if chosen.attention.startswith("annealed") and chosen.gate_bias:
+        parser.error("--attention annealed begins with closed gates: not with --gate-bias")
     if chosen.gate_bias is None:
         chosen.gate_bias = 1.0 if chosen.attention == "hybrid" else 0.0
     return smoke(chosen) if chosen.smoke else chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,18 @@ from torch import nn
 from spatial_ttt.checkpoint import load_model
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.eval.profiles import load_profile
+from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.kernels import resolve_backend
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.presets import preset
 from spatial_ttt.tokenizer import token_ids
-from spatial_ttt.train.annealing import ANNEALED, WITHOUT_MEMORY, Annealing, close_gates
+from spatial_ttt.train.annealing import (
+    ANNEALED,
+    WITHOUT_MEMORY,
+    Annealing,
+    close_gates,
+    gates_are_closed,
+)
 from spatial_ttt.train.curriculum import Stage, stages_between
 from spatial_ttt.train.draw import best_caster
 from spatial_ttt.train.initialise import initialise
@@ -43,16 +51,45 @@ def start_workers(
 def make_model(
     chosen: argparse.Namespace, tokenizer: Any, resumed: Path | None
 ) -> SpatialTTTForConditionalGeneration:
-    """A fresh model, or the one of an earlier run."""
+    """A fresh model, or the one of an earlier run, with its TTT configuration changed where that is asked for."""
     if resumed is not None:
         log.info("going on from %s (momentum and read-outs start anew)", chosen.resume)
         model = load_model(resumed, dtype=torch.float32)
+        if chosen.ttt:
+            model = _changed(model, chosen)
+        if chosen.attention in ANNEALED and not gates_are_closed(model):
+            raise ConfigError(
+                f"--attention {chosen.attention} begins without fast weights, but {chosen.resume} was trained with "
+                f"them; go on with hybrid, or resume a run of --attention full or window"
+            )
     else:
         config = preset(chosen.preset, token_ids=token_ids(tokenizer), **_fields(chosen.ttt))
         model = SpatialTTTForConditionalGeneration(config)
         initialise(model, chosen.seed, chosen.gate_bias)
     if chosen.attention in WITHOUT_MEMORY:
         close_gates(model)
+    return model
+
+
+def _changed(
+    old: SpatialTTTForConditionalGeneration, chosen: argparse.Namespace
+) -> SpatialTTTForConditionalGeneration:
+    """The same weights in a model with another TTT configuration; what the old one lacks is drawn from the seed."""
+    config = copy.deepcopy(old.config)
+    config.ttt = TTTConfig.from_dict(
+        old.config.ttt_config.to_dict() | _fields(chosen.ttt)
+    ).to_dict()
+    model = SpatialTTTForConditionalGeneration(config)
+    initialise(model, chosen.seed, chosen.gate_bias)
+    fresh, given = model.state_dict(), old.state_dict()
+    kept = {k: v for k, v in given.items() if k in fresh and fresh[k].shape == v.shape}
+    model.load_state_dict(kept, strict=False)
+    log.info(
+        "%d tensors carried over, %d left behind, %d drawn anew",
+        len(kept),
+        len(given) - len(kept),
+        len(fresh) - len(kept),
+    )
     return model
 
 

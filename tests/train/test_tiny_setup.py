@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from spatial_ttt.errors import ConfigError
+from spatial_ttt.train.annealing import close_gates, gates_are_closed
 from spatial_ttt.train.optim import GROUPS
 from spatial_ttt.train.publish import save_model
 from spatial_ttt.train.tiny import parse
@@ -57,6 +58,36 @@ def test_a_resumed_model_has_the_weights_of_before_in_float32(tmp_path) -> None:
     for name, value in model.named_parameters():
         assert weights[name].dtype == torch.float32
         assert torch.equal(weights[name], value.detach().bfloat16().float())
+
+
+def test_a_resumed_model_may_be_given_another_rule(tmp_path) -> None:
+    model = clips.model(seed=4)
+    save_model(model, clips.tokenizer(), tmp_path / "model", (32, 64))
+    changes = ("convolution=none", "window_size=256", 'layer_pattern=["ttt"]')
+    options = [word for change in changes for word in ("--ttt", change)]
+    chosen = parse(["--preset", "test", "--resume", str(tmp_path / "model"), *options])
+    found = make_model(chosen, clips.tokenizer(), tmp_path / "model")
+    rule = found.config.ttt_config
+    assert (rule.convolution, rule.window_size, rule.layer_pattern) == ("none", 256, ("ttt",))
+    before, weights = dict(model.named_parameters()), dict(found.named_parameters())
+    carried = before.keys() & weights.keys()
+    assert all(
+        torch.equal(weights[name], before[name].detach().bfloat16().float()) for name in carried
+    )
+    assert not any("conv_q" in name for name in weights)  # of the old model only
+    assert any("fast_weights" in name for name in weights.keys() - carried)  # of the old anchors
+
+
+def test_annealing_goes_on_from_closed_gates_only(tmp_path) -> None:
+    folder = tmp_path / "model"
+    words = ["--preset", "test", "--resume", str(folder), "--attention", "annealed"]
+    model = clips.model(seed=4)
+    save_model(model, clips.tokenizer(), folder, (32, 64))
+    with pytest.raises(ConfigError, match="begins without fast weights"):
+        make_model(parse(words), clips.tokenizer(), folder)
+    close_gates(model)
+    save_model(model, clips.tokenizer(), folder, (32, 64))
+    assert gates_are_closed(make_model(parse(words), clips.tokenizer(), folder))
 
 
 def test_one_rate_for_all_groups() -> None:
