@@ -5,6 +5,7 @@ The same sharded path runs for any number of processes, one included.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,13 +61,26 @@ def processes(device: str) -> Iterator[Processes]:
     store = torch._C._distributed_c10d.HashStore() if world == 1 else None
     where = {} if store is None else {"store": store, "rank": 0, "world_size": 1}
     dist.init_process_group(backend, timeout=PATIENCE, **where)  # type: ignore[arg-type]
+    mesh = init_device_mesh(chosen.type, (world,))
     is_done = False
     try:
-        yield Processes(rank, world, chosen, init_device_mesh(chosen.type, (world,)))
+        yield Processes(rank, world, chosen, mesh)
         is_done = True
     finally:
         if is_done or world == 1:  # after an error the others may wait for us for ever: just end
-            dist.destroy_process_group()
+            _end(mesh)
+
+
+def _end(mesh: DeviceMesh) -> None:
+    """Leave the process group, and see its threads out.
+
+    A thread of gloo that lets go of a finished exchange's tensors needs Python. If Python ends at that moment
+    the process is aborted ("terminate called without an active exception"). Only a group that nobody holds
+    joins its threads, but torch's caches of layouts keep the mesh for good, and the mesh keeps the group.
+    """
+    dist.destroy_process_group()
+    mesh._pg_registry.clear()
+    gc.collect()  # sharded modules hold the group too, in cycles
 
 
 def _device(name: str, local_rank: int) -> torch.device:
