@@ -1,12 +1,12 @@
-"""Long streams out of the clips at hand: homes one after another, some of them again, counted over all.
+"""Long streams out of the clips at hand: homes one after another, some of them again.
 
-What was counted in a home counts once, however often the home is walked through.
+What was counted in a home counts once, however often the home is walked through. In some streams one
+unusual thing stands in four of the homes, for questions about an order (see `recall`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,19 +15,16 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spatial_ttt.scenes.questions.numbers import spread
-from spatial_ttt.scenes.questions.streams import UNSURE_SHARE
-from spatial_ttt.scenes.questions.templates import ask_stream_count
-from spatial_ttt.scenes.wording import spoken
-from spatial_ttt.train.clip_types import KINDS, Chain, ClipSpec, Facts, categories
+from spatial_ttt.scenes.chain import NUM_SPOTS
+from spatial_ttt.train import recall
+from spatial_ttt.train.clip_types import Chain, ClipSpec, Needle, Record
 from spatial_ttt.train.devices import to_device
-from spatial_ttt.train.encoder import encode_exchange
-from spatial_ttt.train.named import NameFinder
 from spatial_ttt.train.ring import Batch, ClipRing
+from spatial_ttt.train.stream_asker import StreamAsker, tabulate
 
 AGAIN = 0.2  # share of homes that were walked through before
-QUESTIONS = 24  # of a stream, at most
-LENGTH_STEP = 8  # tokens
+RECALLED = 0.75  # share of streams that have something to remember, once there are clips for it
+TRIES = 20  # clips drawn until one does not show the thing that only others may show
 LONGEST_QUESTION = 32  # tokens of a counting question with its answer
 
 
@@ -42,57 +39,29 @@ def stream_rows(clips: int, made: Chain) -> int:
     return max(1, round(clips * made.stride / made.homes))
 
 
-class Exchange(NamedTuple):
-    """A question with its answer."""
+class Size(NamedTuple):
+    """How large a batch of streams is."""
 
-    kind: int  # index into KINDS
-    ids: list[int]  # of question and answer
-    named: list[int]  # of each token of the question the category whose name ends there, else 0
-    start: int  # index of the first token of the answer
-    answer: str
-
-
-class StreamAsker:
-    """Questions over streams, as token ids; each about a count is encoded once."""
-
-    def __init__(self, encode: Callable[[str], list[int]], prompt: str) -> None:
-        """`prompt` has a place for {question}."""
-        self.encode, self.prompt = encode, prompt
-        self.names = NameFinder(encode, {name: n for n, name in enumerate(categories()) if n})
-        self.known: dict[tuple[int, int], Exchange] = {}
-
-    def count(self, category: int, count: int) -> Exchange:
-        """How many of a category there are."""
-        key = (category, count)
-        if key not in self.known:
-            words = self.prompt.format(question=ask_stream_count(categories()[category]))
-            self.known[key] = self.exchange("vsc", words, str(count))
-        return self.known[key]
-
-    def exchange(self, kind: str, words: str, answer: str) -> Exchange:
-        """One question, as it is, with its answer."""
-        head, tail = encode_exchange(self.encode, words, answer)
-        named = self.names.ends(head)
-        return Exchange(KINDS.index(kind), head + tail, named, len(head), answer)
+    rows: int
+    """Streams."""
+    room: int
+    """Tokens a question may have with its answer; longer ones are left out."""
 
 
-def chain(ring: ClipRing, asker: StreamAsker, rng: Generator, rows: int, made: Chain) -> Batch:
-    """`rows` streams of clips; of the dense arrays only `counts` is known."""
-    places, is_new = _itineraries(ring, rng, rows, made.homes)
-    index = to_device(places, ring.device)
-    fresh = to_device(is_new, ring.device)[..., None, None]
-    counts = ring.counts[index].int() * fresh  # [R, H, S, K]
-    before = counts[:, :, -1].cumsum(1) - counts[:, :, -1]
-    last = slice(made.stride - 1, None, made.stride)  # of the slots that become one
-    so_far = (before[:, :, None] + counts)[:, :, last].flatten(1, 2)
-    shown = slice(0, made.stride * 2 * (ring.spec.num_slots // made.stride), made.stride)
-    asked = [
-        _questions(ring, asker, rng, p[n].tolist()) for p, n in zip(places, is_new, strict=True)
-    ]
-    table = _table(asked)
+def chain(ring: ClipRing, asker: StreamAsker, rng: Generator, size: Size, made: Chain) -> Batch:
+    """Streams of clips; of the dense arrays only `counts` is known."""
+    drawn = _itineraries(ring, rng, size.rows, made)
+    places = np.array([one.places for one in drawn], np.int64)  # [R, H]
+    asked = []
+    for one in drawn:
+        facts = [_record(ring, place).facts for place in dict.fromkeys(one.places)]
+        few = [*asker.counts(facts, made.stride, rng), *asker.order(one.item, one.by, rng)]
+        asked.append([some for some in few if len(some.ids) <= size.room] or few[:1])
+    table = tabulate(asked)
     none = ring.place[:0]
+    frames = ring.frames[to_device(places, ring.device)]  # [R, H, T, ...]
     return Batch(
-        frames=ring.frames[index][:, :, shown].flatten(1, 2),
+        frames=frames[:, :, made.shown(ring.spec.num_slots)].flatten(1, 2),
         ids=to_device(table.ids, ring.device),
         start=table.start,
         stop=table.stop,
@@ -102,9 +71,9 @@ def chain(ring: ClipRing, asker: StreamAsker, rng: Generator, rows: int, made: C
         category=none,
         depth=none,
         pose=none,
-        counts=so_far,
-        place=_unknown(ring.place, rows),
-        first=_unknown(ring.first, rows),
+        counts=_so_far(ring, places, made),
+        place=_unknown(ring.place, size.rows),
+        first=_unknown(ring.first, size.rows),
     )
 
 
@@ -112,57 +81,72 @@ def _unknown(array: Tensor, rows: int) -> Tensor:
     return array.new_full((rows, *array.shape[1:]), torch.nan)
 
 
-def _itineraries(
-    ring: ClipRing, rng: Generator, rows: int, homes: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Places in the ring [R, H], and which of them are seen for the first time."""
+def _record(ring: ClipRing, place: int) -> Record:
+    record = ring.records[place]
+    assert record is not None
+    return record
+
+
+def _so_far(ring: ClipRing, places: NDArray[np.int64], made: Chain) -> Tensor:
+    """Instances of each category seen by the end of each slot [R, H * S, K]."""
+    is_new = np.array([[p not in row[:n] for n, p in enumerate(row)] for row in places.tolist()])
+    fresh = to_device(is_new, ring.device)[..., None]
+    counted = [
+        [_record(ring, place).facts.counted[made.stride - 1] for place in row]
+        for row in places.tolist()
+    ]
+    whole = to_device(np.array(counted), ring.device).int() * fresh  # [R, H, K]
+    before = whole.cumsum(1) - whole
+    last = slice(made.stride - 1, None, made.stride)  # of the slots that become one
+    within = ring.counts[to_device(places, ring.device)][:, :, last].int() * fresh[..., None]
+    # Of frames that are left out nothing was counted: no more than in all that are shown.
+    within = torch.minimum(within, whole[:, :, None])
+    return (before[:, :, None] + within).flatten(1, 2)
+
+
+# --- Itineraries ---------------------------------------------------------------------------------
+
+
+class _Itinerary(NamedTuple):
+    places: list[int]
+    """In the ring, of the homes in turn."""
+    item: int
+    """The category of the thing to remember."""
+    by: list[int]
+    """Categories of what it stands by, in order; none: there is no such thing."""
+
+
+def _itineraries(ring: ClipRing, rng: Generator, rows: int, made: Chain) -> list[_Itinerary]:
     ready = np.array(ring.ready)
-    places = ready[rng.integers(len(ready), size=(rows, homes))]
-    is_new = np.ones((rows, homes), bool)
-    for row in range(rows):
-        for home in range(1, homes):
-            if rng.random() < AGAIN:
-                places[row, home] = places[row, rng.integers(home)]
-            is_new[row, home] = places[row, home] not in places[row, :home]
-    return places.astype(np.int64), is_new
+    by_item = recall.hidden(ring.records, ring.ready)
+    frames = made.shown(ring.spec.num_slots)
+    found = []
+    for _ in range(rows):
+        needles: list[tuple[int, Needle]] = []
+        if rng.random() < RECALLED:
+            count = min(NUM_SPOTS, made.homes)
+            needles = recall.draw_hidden(ring.records, by_item, frames, count, rng)
+        item = needles[0][1].item if needles else 0
+        due = recall.spread_out(made.homes, len(needles), rng) if needles else []
+        drawn = iter([place for place, _ in needles])
+        places: list[int] = []
+        for home in range(made.homes):
+            if home in due:
+                places.append(next(drawn))
+            elif home and rng.random() < AGAIN:
+                places.append(places[int(rng.integers(home))])
+            else:
+                places.append(_without(ring, ready, item, rng))
+        found.append(_Itinerary(places, item, [one.place for _, one in needles]))
+    return found
 
 
-def _questions(
-    ring: ClipRing, asker: StreamAsker, rng: Generator, places: Sequence[int]
-) -> list[Exchange]:
-    """Counts, spread over the scale, of categories that the benchmark would ask about."""
-    facts: list[Facts] = [r.facts for place in places if (r := ring.records[place]) is not None]
-    totals: NDArray[np.int64] = np.stack([one.counts[-1] for one in facts]).sum(0, dtype=np.int64)
-    glimpsed: NDArray[np.int64] = np.stack([one.glimpsed for one in facts]).sum(0, dtype=np.int64)
-    is_sure = glimpsed <= UNSURE_SHARE * totals
-    names = categories()
-    askable = [n for n in np.flatnonzero((totals > 0) & is_sure) if spoken(names[n]) == names[n]]
-    chosen = spread(totals[askable].astype(np.float64), rng, QUESTIONS)
-    found = [asker.count(int(askable[at]), int(totals[askable[at]])) for at in chosen]
-    return found or [asker.count(1, int(totals[1]))]
-
-
-class _Table(NamedTuple):
-    """Questions of several streams, padded to one length; R streams with up to Q of L tokens."""
-
-    ids: NDArray[np.int64]  # [R, Q, L]
-    named: NDArray[np.int64]  # [R, Q, L]
-    start: NDArray[np.int64]  # [R, Q] first token of the answer; 0: no question
-    stop: NDArray[np.int64]  # [R, Q]
-    kind: NDArray[np.int64]  # [R, Q]
-
-
-def _table(asked: Sequence[Sequence[Exchange]]) -> _Table:
-    most = max(len(few) for few in asked)
-    longest = max(len(one.ids) for few in asked for one in few)
-    width = -(-longest // LENGTH_STEP) * LENGTH_STEP
-    shape = len(asked), most
-    wide, flat = np.zeros((2, *shape, width), np.int64), np.zeros((3, *shape), np.int64)
-    table = _Table(wide[0], wide[1], flat[0], flat[1], flat[2])
-    for row, few in enumerate(asked):
-        for n, one in enumerate(few):
-            table.ids[row, n, : len(one.ids)] = one.ids
-            table.named[row, n, : one.start] = one.named
-            table.start[row, n], table.stop[row, n] = one.start, len(one.ids)
-            table.kind[row, n] = one.kind
-    return table
+def _without(ring: ClipRing, ready: NDArray[np.int64], item: int, rng: Generator) -> int:
+    """A clip in which nothing of category `item` is seen (0: any), if one is soon found."""
+    place = 0
+    for n in rng.integers(len(ready), size=TRIES).tolist():
+        place = int(ready[n])
+        facts = _record(ring, place).facts
+        if not item or not (facts.counted[0, item] or facts.glimpsed[0, item]):
+            break
+    return place

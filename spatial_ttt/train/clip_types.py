@@ -64,7 +64,11 @@ class Chain(NamedTuple):
     homes: int
     """Clips in a row."""
     stride: int = 1
-    """Every so many-th frame is shown: 2 halves the rate."""
+    """Every so many-th frame is shown, 2 halves the rate; at most `MOST_STRIDE`."""
+
+    def shown(self, num_slots: int) -> slice:
+        """The frames of a clip that are shown: as many as fill whole slots."""
+        return slice(0, 2 * self.stride * (num_slots // self.stride), self.stride)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +143,17 @@ class Facts(NamedTuple):
     # [K, 2] x, y of single instances in the first camera's frame; nan: none
     place: NDArray[np.float32]
     first: NDArray[np.float32]  # [K] seconds until a category was first clearly seen; nan: never
-    glimpsed: NDArray[np.uint8]  # [K] instances never clearly seen, but not unseen either
+    # [N, K] instances clearly seen, and only glimpsed, where every n-th frame is shown, n from 1
+    counted: NDArray[np.uint8]
+    glimpsed: NDArray[np.uint8]
+
+
+class Needle(NamedTuple):
+    """An unusual thing to be remembered, as a stream of clips asks for it."""
+
+    item: int  # its category
+    place: int  # the category of what it stands by
+    clear: NDArray[np.bool_]  # [T] frames in which it is clearly seen
 
 
 class Record(NamedTuple):
@@ -150,6 +164,7 @@ class Record(NamedTuple):
     exchanges: Exchanges
     facts: Facts
     dropped: int  # exchanges too long for a branch
+    needle: Needle | None = None
 
 
 class AskedClips(NamedTuple):
@@ -180,9 +195,13 @@ DENSE_KINDS = (
     "dense_said",
     "dense_leg",
     "dense_route",
+    "dense_spot",
+    "dense_recall",
 )
 KINDS = (*QUESTION_TYPES, *STREAM_TYPES, *DENSE_KINDS)
 """Every kind of exchange, in the order of its index; new ones come last."""
 
+MOST_STRIDE = 4
+"""Every so many-th frame of a clip may be shown, at the least."""
 MAX_OBJECTS = 256
 """Object ids a clip may use, the building's 0 included."""

@@ -20,6 +20,7 @@ EMPHASIS = {
     "dense_said": 5.0,
     "dense_leg": 4.0,
     "dense_route": 3.0,
+    "dense_spot": 1.5,
     "route_planning": 1.5,
     "object_rel_direction_easy": 1.5,
     "vsc": 0.5,

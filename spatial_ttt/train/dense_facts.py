@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from spatial_ttt.scenes.questions.choices import category_distances
 from spatial_ttt.scenes.questions.seen import Observation, SeenRule
 from spatial_ttt.scenes.scene import Array, Camera, Scene, Visibility
-from spatial_ttt.train.clip_types import ClipSpec, Facts
+from spatial_ttt.train.clip_types import MOST_STRIDE, Chain, ClipSpec, Facts
 
 LEAST_DIFFERENCE = 0.3  # metres by which one thing must be nearer than another
 DENSE_LIMIT = 4  # exchanges of each dense kind per clip
@@ -72,9 +72,15 @@ def facts(scene: Scene, visibility: Visibility, camera: Camera, index: dict[str,
     for n in np.flatnonzero(so_far[-1]).tolist():
         first[kind[n]] = np.fmin(first[kind[n]], visibility.times[clear[:, n].argmax()])
     trace = visibility.pixels > rule.trace_share * camera.width * camera.height
-    only_glimpsed = kind[trace.any(0) & ~so_far[-1]]
-    glimpsed = np.bincount(only_glimpsed, minlength=len(index)).astype(np.uint8)
-    return Facts(slot_poses(camera), count, place, first, glimpsed)
+    slots = len(so_far)
+    shown = [Chain(1, stride).shown(slots) for stride in range(1, MOST_STRIDE + 1)]
+    clearly = [clear[frames].any(0) for frames in shown]
+    hardly = [trace[frames].any(0) & ~seen for frames, seen in zip(shown, clearly, strict=True)]
+    counted, glimpsed = (
+        np.stack([np.bincount(kind[seen], minlength=len(index)) for seen in rows]).astype(np.uint8)
+        for rows in (clearly, hardly)
+    )
+    return Facts(slot_poses(camera), count, place, first, counted, glimpsed)
 
 
 def exchanges(view: View, spec: ClipSpec, rng: Generator) -> list[tuple[str, str, str]]:

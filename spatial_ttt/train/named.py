@@ -9,10 +9,10 @@ class NameFinder:
     """Finds the last tokens of category names in token ids; the longest name wins."""
 
     def __init__(self, encode: Callable[[str], list[int]], index: Mapping[str, int]) -> None:
-        """`index` numbers the categories; a name counts with and without a blank before it."""
+        """`index` numbers the categories; a name counts with and without a blank before it, and capitalised."""
         self.by_first: dict[int, list[tuple[tuple[int, ...], int]]] = {}
         for name, number in index.items():
-            for text in (name, f" {name}"):
+            for text in (name, f" {name}", name.capitalize(), f" {name.capitalize()}"):
                 ids = tuple(encode(text))
                 self.by_first.setdefault(ids[0], []).append((ids, number))
         for found in self.by_first.values():

@@ -20,6 +20,8 @@ import numpy as np
 from numpy.random import Generator, default_rng
 
 from spatial_ttt.errors import SceneError
+from spatial_ttt.scenes.chain import Spot
+from spatial_ttt.scenes.dice import Dice
 from spatial_ttt.scenes.homes import Home, make_home
 from spatial_ttt.scenes.questions import templates
 from spatial_ttt.scenes.questions.fair import generate_fair
@@ -30,7 +32,7 @@ from spatial_ttt.scenes.shading import pack_parts
 from spatial_ttt.scenes.space import Placed
 from spatial_ttt.scenes.views import pack_views
 from spatial_ttt.scenes.walk import walk
-from spatial_ttt.train import dense_facts, route_words
+from spatial_ttt.train import dense_facts, recall, route_words
 from spatial_ttt.train.camera_paths import look_around
 from spatial_ttt.train.channel import serve_connection
 from spatial_ttt.train.clip_types import (
@@ -87,6 +89,7 @@ class _Kept:
     home: Home
     camera: Camera
     task: SceneTask
+    spot: Spot | None
 
 
 class SceneWorker:
@@ -116,8 +119,11 @@ class SceneWorker:
     def _film(self, seed: int, task: SceneTask) -> Filmed:
         rng = default_rng((seed, 11))
         home, camera = make_walk(seed, task.spec, task.difficulty, rng)
+        spot = None
+        if task.difficulty.walks and rng.random() < recall.SHARE:
+            home, camera, spot = with_unusual(home, camera, task, rng)
         self.tickets += 1
-        self.kept[self.tickets] = _Kept(seed, home, camera, task)
+        self.kept[self.tickets] = _Kept(seed, home, camera, task, spot)
         lookup = np.zeros(MAX_OBJECTS, np.uint8)
         for item in home.scene.objects:
             lookup[item.object_id] = self.index[item.category]
@@ -152,12 +158,15 @@ class SceneWorker:
         routes = route_words.routes_of(seen, routes, rng)
         dense = dense_facts.exchanges(view, kept.task.spec, rng)
         dense += route_words.exchanges(routes, self._number_prompt, rng)
+        needle = None
+        if kept.spot is not None:
+            needle = recall.needle(kept.spot, visibility, camera, self.index)
+            dense += [recall.spot_question(kept.spot)] if needle else []
         asked += [self._lettered(row, rng) if rng.random() < LETTERED else row for row in dense]
         exchanges = self._pack(asked, kept.task.branch_length)
         facts = dense_facts.facts(scene, visibility, camera, self.index)
-        return Record(
-            sighting.ticket, kept.seed, exchanges, facts, len(asked) - len(exchanges.truth)
-        )
+        dropped = len(asked) - len(exchanges.truth)
+        return Record(sighting.ticket, kept.seed, exchanges, facts, dropped, needle)
 
     def _prompt(self, question: Question) -> str:
         if question.options is None:
@@ -224,6 +233,19 @@ def make_walk(
         except SceneError as error:
             last = error
     raise SceneError(f"no home near seed {seed} has a walk of {spec.num_frames} frames: {last}")
+
+
+def with_unusual(
+    home: Home, camera: Camera, task: SceneTask, rng: Generator
+) -> tuple[Home, Camera, Spot | None]:
+    """The home with something to remember and a new walk through it, or both as they are."""
+    found = recall.hide(home, camera, Dice(home.seed, 23))
+    if found is None:
+        return home, camera, None
+    try:  # the thing may stand in the old way
+        return found[0], film_path(found[0], task.spec, task.difficulty, rng), found[1]
+    except SceneError:
+        return home, camera, None
 
 
 def film_path(home: Home, spec: ClipSpec, difficulty: Difficulty, rng: Generator) -> Camera:

@@ -23,8 +23,8 @@ from spatial_ttt.tokenizer import default_texts, load_tokenizer, train_tokenizer
 from spatial_ttt.train import curves, probe
 from spatial_ttt.train import tiny_setup as setup
 from spatial_ttt.train.annealing import Reach, set_reach
-from spatial_ttt.train.chained import StreamAsker, chain, chained_spec, stream_rows
-from spatial_ttt.train.clip_text import Prefix, blind_prefix
+from spatial_ttt.train.chained import Size, chain, chained_spec, stream_rows
+from spatial_ttt.train.clip_text import Prefix, blind_prefix, room_for_branch
 from spatial_ttt.train.clip_types import DENSE_KINDS, categories
 from spatial_ttt.train.curriculum import Stage, plan, stage_at, stages_between
 from spatial_ttt.train.dense_heads import DenseHeads
@@ -35,6 +35,7 @@ from spatial_ttt.train.publish import publish, save_model, unpack
 from spatial_ttt.train.ranks import Ranks
 from spatial_ttt.train.ring import ClipRing, kind_weights
 from spatial_ttt.train.schedule import cosine_scale
+from spatial_ttt.train.stream_asker import StreamAsker
 from spatial_ttt.train.tiny_clips import Supply
 from spatial_ttt.train.tiny_report import Reporter
 from spatial_ttt.train.tiny_step import Launched, Stepper, Work
@@ -102,7 +103,8 @@ class TinyRun:
         self.annealing = setup.make_annealing(chosen, self.stages, contexts, rule.window_size)
         self.reach = Reach(0, False)  # none yet
         self.blind = blind_prefix(self.tokenizer)
-        self.asker = StreamAsker(self._encode, load_profile("paper").number)
+        profile = load_profile("paper")
+        self.asker = StreamAsker(self._encode, profile.number, profile.choice)
         self.launched: tuple[Launched, float] | None = None
         self.step = 0
 
@@ -271,10 +273,12 @@ class TinyRun:
     def _chain(self, ring: ClipRing, stage: Stage, clips: int) -> Work:
         """Streams with as many frames together as a step of so many clips."""
         made = stage.chains[self.step % len(stage.chains)]
-        rows = stream_rows(clips, made)
         spec = chained_spec(ring.spec, made)
-        batch = chain(ring, self.asker, self.rng, rows, made)
-        return Work([batch], spec, self.supply.prefix(spec), False, is_chained=True)
+        prefix = self.supply.prefix(spec)
+        room = room_for_branch(prefix, self.supply.chunk_size)
+        size = Size(stream_rows(clips, made), room)
+        batch = chain(ring, self.asker, self.rng, size, made)
+        return Work([batch], spec, prefix, False, is_chained=True)
 
     def _work(self, ring: ClipRing, stage: Stage, clips: int) -> Work:
         micro = self.chosen.micro or clips

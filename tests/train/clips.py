@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,6 +34,7 @@ from spatial_ttt.train.draw import best_caster, count_pixels, draw, on_device
 from spatial_ttt.train.initialise import initialise
 from spatial_ttt.train.ring import ClipRing
 from spatial_ttt.train.scene_worker import SceneWorker, make_walk
+from spatial_ttt.train.stream_asker import StreamAsker
 
 CPU = torch.device("cpu")
 SPEC = ClipSpec(num_slots=4, fps=2.0, width=64, height=32)
@@ -91,6 +92,12 @@ def view(seed: int = SEEDS[0], difficulty: Difficulty = LOOK) -> View:
     ids = np.array([item.object_id for item in home.scene.objects], np.int32)
     seen = Visibility(ids, pixels[:, ids], camera.times)
     return View(home.scene, seen, camera, observe(home.scene, seen, camera))
+
+
+def asker() -> StreamAsker:
+    profile = load_profile("paper")
+    encode = partial(tokenizer().encode, add_special_tokens=False)
+    return StreamAsker(encode, profile.number, profile.choice)
 
 
 @cache

@@ -53,7 +53,8 @@ def ask(task: SceneTask, seed: int, sighting: Sighting) -> Record:
         np.zeros((slots, kinds), np.uint8),
         np.zeros((kinds, 2), np.float32),
         np.zeros(kinds, np.float32),
-        np.zeros(kinds, np.uint8),
+        np.zeros((4, kinds), np.uint8),
+        np.zeros((4, kinds), np.uint8),
     )
     return Record(sighting.ticket, seed, exchanges, facts, 1)
 

@@ -8,29 +8,23 @@ import torch
 from spatial_ttt.model.layout import num_tokens
 from spatial_ttt.train.chained import (
     LONGEST_QUESTION,
-    StreamAsker,
+    Size,
     chain,
     chained_spec,
     stream_rows,
 )
 from spatial_ttt.train.clip_text import clip_prefix, room_for_branch
-from spatial_ttt.train.clip_types import KINDS, Chain, categories
+from spatial_ttt.train.clip_types import KINDS, Chain, Needle, categories
 from spatial_ttt.train.curriculum import LONG_CHAINS, plan
 from spatial_ttt.train.ring import ClipRing
 from tests.train import clips
 
-PROMPT = "{question}\nIn one word."
-
-
-def asker() -> StreamAsker:
-    return StreamAsker(
-        lambda text: clips.tokenizer().encode(text, add_special_tokens=False), PROMPT
-    )
+ROOM = 96
 
 
 def streams(seed: int = 0):
     ring = clips.ring()
-    return ring, chain(ring, asker(), np.random.default_rng(seed), 6, Chain(3))
+    return ring, chain(ring, clips.asker(), np.random.default_rng(seed), Size(6, ROOM), Chain(3))
 
 
 def homes(ring, batch) -> list[list[int]]:
@@ -74,7 +68,7 @@ def test_answers_are_the_counts_at_the_end_of_what_nobody_can_be_unsure_of() -> 
             category = categories().index(name)
             assert tokenizer.decode(batch.ids[row, n, start : stop - 1]) == truth
             assert int(truth) == int(batch.counts[row, -1, category])
-            glimpsed = sum(ring.records[p].facts.glimpsed[category] for p in set(places))
+            glimpsed = sum(ring.records[p].facts.glimpsed[0, category] for p in set(places))
             assert glimpsed <= 0.05 * int(truth)
             (named,) = np.flatnonzero(batch.named[row, n])
             assert batch.named[row, n, named] == category
@@ -91,12 +85,11 @@ def test_a_count_of_many_may_have_a_few_that_were_only_glimpsed() -> None:
     name = categories()[several]
     asked = []
     for seen, glimpsed in ((20, 1), (19, 1), (200, 10), (200, 11)):
-        counts, others = clip.facts.counts.copy(), np.zeros_like(clip.facts.glimpsed)
-        counts[:], others[several] = 0, glimpsed
-        counts[-1, several] = seen
-        facts = clip.facts._replace(counts=counts, glimpsed=others)
+        counted, others = np.zeros((2, *clip.facts.counted.shape), np.uint8)
+        counted[:, several], others[:, several] = seen, glimpsed
+        facts = clip.facts._replace(counted=counted, glimpsed=others)
         one = replace(ring, clip._replace(facts=facts))
-        batch = chain(one, asker(), np.random.default_rng(0), 1, Chain(1))
+        batch = chain(one, clips.asker(), np.random.default_rng(0), Size(1, ROOM), Chain(1))
         asked.append(batch.truth[0] == [str(seen)] and several in batch.named[0])
     assert asked == [True, False, True, False], name
 
@@ -122,11 +115,68 @@ def test_long_streams_leave_room_for_a_question_and_are_about_as_large_as_a_step
 
 def test_at_half_the_rate_every_second_frame_is_seen_and_counts_keep_up() -> None:
     ring = clips.ring()
-    whole = chain(ring, asker(), np.random.default_rng(3), 2, Chain(2))
-    half = chain(ring, asker(), np.random.default_rng(3), 2, Chain(2, 2))
+    whole = chain(ring, clips.asker(), np.random.default_rng(3), Size(2, ROOM), Chain(2))
+    half = chain(ring, clips.asker(), np.random.default_rng(3), Size(2, ROOM), Chain(2, 2))
     spec = chained_spec(ring.spec, Chain(2, 2))
     assert spec.fps == ring.spec.fps / 2 and spec.num_frames == ring.spec.num_frames
     assert torch.equal(half.frames, whole.frames[:, ::2])
     # A slot of two frames spans two of the whole clip: what was seen by the end of the second.
     assert torch.equal(half.counts, whole.counts[:, 1::2])
     assert half.truth == whole.truth
+
+
+def remembering(*by: str) -> ClipRing:
+    """A clip with a guitar by each of these things and another without; each frame is the clip's number."""
+    source = clips.ring()
+    clip = source.records[source.ready[0]]
+    index = {name: n for n, name in enumerate(categories())}
+    made = []
+    for place in (*by, None):
+        counted = clip.facts.counted.copy()
+        counted[:, index["guitar"]] = place is not None
+        clear = np.ones(source.spec.num_frames, bool)
+        needle = None if place is None else Needle(index["guitar"], index[place], clear)
+        made.append(clip._replace(facts=clip.facts._replace(counted=counted), needle=needle))
+    ring = ClipRing(source.spec, len(made), clips.CPU)
+    places = ring.reserve(len(made))
+    ring.fill(places, made)
+    for place in places:
+        ring.frames[place] = place
+    return ring
+
+
+def test_a_thing_to_remember_stands_in_four_homes_and_is_asked_about_in_their_order() -> None:
+    by = ("bed", "desk", "piano", "sofa")
+    ring = remembering(*by)
+    tokenizer = clips.tokenizer()
+    asked = 0
+    for homes in (4, 9):
+        size, made = Size(8, 128), Chain(homes)
+        batch = chain(ring, clips.asker(), np.random.default_rng(homes), size, made)
+        shown = batch.frames[:, :: ring.spec.num_frames, 0, 0, 0].tolist()
+        for row, places in enumerate(shown):
+            vsr = [n for n, kind in enumerate(batch.kind[row]) if KINDS[kind] == "vsr"]
+            first = [by[p] for p in dict.fromkeys(places) if p < 4]
+            if not vsr:
+                continue
+            assert len(first) == 4
+            for n in vsr:
+                text = tokenizer.decode(batch.ids[row, n, : batch.start[row, n]])
+                options = text.split("Options:\n")[1].split("\n")
+                right = options["ABCD".index(batch.truth[row][n])][3:]
+                assert right.lower().split(", ") == first
+                asked += 1
+    assert asked >= 18  # three in each of about three quarters of the streams
+
+
+def test_without_four_clips_for_it_nothing_is_to_be_remembered() -> None:
+    for ring in (remembering("bed", "desk", "bed", "bed"), clips.ring()):
+        batch = chain(ring, clips.asker(), np.random.default_rng(0), Size(6, 128), Chain(5))
+        assert {KINDS[kind] for kind in batch.kind[batch.stop > 0]} == {"vsc"}
+
+
+def test_questions_longer_than_the_room_are_left_out() -> None:
+    ring = remembering("bed", "desk", "piano", "sofa")
+    batch = chain(ring, clips.asker(), np.random.default_rng(0), Size(6, 40), Chain(4))
+    kinds = {KINDS[kind] for kind in batch.kind[batch.stop > 0]}
+    assert kinds == {"vsc", "dense_recall"} and batch.stop.max() <= 40

@@ -162,5 +162,5 @@ def test_first_sights_and_certainty_are_those_of_the_questions(view: View) -> No
     found = facts(view.scene, view.visibility, view.camera, INDEX)
     for name, time in view.seen.first_clear.items():
         assert found.first[INDEX[name]] == pytest.approx(time)
-    sure = {name for name, n in INDEX.items() if not found.glimpsed[n] and found.counts[-1, n]}
+    sure = {name for name, n in INDEX.items() if not found.glimpsed[0, n] and found.counts[-1, n]}
     assert set(view.seen.stock.members) == sure

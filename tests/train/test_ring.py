@@ -29,7 +29,8 @@ def record(seed: int, kinds: tuple[int, ...] = (COUNT,)) -> Record:
         np.full((1, len(categories())), seed, np.uint8),
         np.full((len(categories()), 2), seed, np.float32),
         np.full(len(categories()), seed, np.float32),
-        np.zeros(len(categories()), np.uint8),
+        np.zeros((4, len(categories())), np.uint8),
+        np.zeros((4, len(categories())), np.uint8),
     )
     truth = tuple(f"{seed} {n}" for n in range(many))
     named = (ids > 0).astype(np.uint8)

@@ -222,3 +222,34 @@ def test_turns_of_a_route_may_have_three_options() -> None:
         assert f"{answer}. back\n" in asked and asked.count("\n") == 5
         letters.add(answer)
     assert letters == {"A", "B", "C"}
+
+
+def test_some_homes_walked_through_have_something_to_remember() -> None:
+    """What the record says is what the question says and what the pictures show."""
+    worker = clips.new_worker()
+    ring = ClipRing(clips.SPEC, 24, clips.CPU)
+    seeds = tuple(home_seed("val", 300 + n) for n in range(24))
+    wanted = clips.task(1, seeds)._replace(difficulty=WALK)
+    asked = clips.make(worker, ring, wanted)
+    spots = [KINDS.index("dense_spot") in record.exchanges.kind for record in asked.records]
+    assert 2 <= sum(spots) < 12
+    decode = clips.tokenizer().decode
+    for place, record in enumerate(asked.records):
+        assert spots[place] == (record.needle is not None)
+        if record.needle is None:
+            continue
+        exchanges = record.exchanges
+        row = exchanges.kind.tolist().index(KINDS.index("dense_spot"))
+        names = categories()[record.needle.item], categories()[record.needle.place]
+        words = decode(exchanges.ids[row][: exchanges.start[row]])
+        assert words.startswith(f"Next to what is the {names[0]}?")
+        assert exchanges.truth[row] == names[1]
+        assert record.facts.counted[0, record.needle.item] == 1
+        assert np.isfinite(record.facts.place[record.needle.item]).all()
+        at = next(p for p in ring.ready if ring.records[p] is record)
+        shown = (ring.category[at] == record.needle.item).flatten(1).any(1).numpy()
+        assert record.needle.clear.any() and (shown <= record.needle.clear).all()
+
+
+def test_a_clip_on_the_spot_has_nothing_to_remember() -> None:
+    assert all(record.needle is None for record in records())

@@ -12,7 +12,7 @@ from torch import nn
 from spatial_ttt.errors import DataError
 from spatial_ttt.model.layout import text
 from spatial_ttt.train.branches import ingest
-from spatial_ttt.train.chained import StreamAsker, chain, chained_spec
+from spatial_ttt.train.chained import Size, chain, chained_spec
 from spatial_ttt.train.clip_text import blind_prefix, clip_prefix
 from spatial_ttt.train.clip_types import DENSE_KINDS, KINDS, Chain, categories
 from spatial_ttt.train.dense_heads import DenseHeads
@@ -174,9 +174,9 @@ def test_times_of_a_step_are_those_between_its_marks() -> None:
 
 def test_a_stream_of_several_homes_is_trained_on_its_counts() -> None:
     ring = clips.ring()
-    asker = StreamAsker(lambda text: clips.tokenizer().encode(text), "{question}")
+    asker = clips.asker()
     spec = chained_spec(ring.spec, Chain(2))
-    some = chain(ring, asker, np.random.default_rng(0), 2, Chain(2))
+    some = chain(ring, asker, np.random.default_rng(0), Size(2, 96), Chain(2))
     given = Work([some], spec, clip_prefix(clips.tokenizer(), spec), False, is_chained=True)
     made = stepper(rate=5e-3)
     launched = [made.step(given, 1.0, n, "look") for n in range(1, 9)]
@@ -191,8 +191,8 @@ def test_every_step_with_a_video_gives_the_same_parameters_a_gradient() -> None:
     """Processes whose clips differ in kind add their gradients up: none may have one the other lacks."""
     ring = clips.ring()
     spec = chained_spec(ring.spec, Chain(2))
-    asker = StreamAsker(lambda text: clips.tokenizer().encode(text), "{question}")
-    some = chain(ring, asker, np.random.default_rng(0), 2, Chain(2))
+    asker = clips.asker()
+    some = chain(ring, asker, np.random.default_rng(0), Size(2, 96), Chain(2))
     stream = Work([some], spec, clip_prefix(clips.tokenizer(), spec), False, is_chained=True)
     found = []
     for given in (stream, work(batch([0, 1]))):

@@ -1,0 +1,91 @@
+"""What is asked of streams, as tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spatial_ttt.train.clip_types import KINDS, Facts, categories
+from spatial_ttt.train.stream_asker import COUNTS, Exchange, tabulate
+from tests.train import clips
+
+INDEX = {name: n for n, name in enumerate(categories())}
+BY = [INDEX[name] for name in ("bed", "desk", "coffee table", "piano")]
+
+
+def words(one: Exchange) -> tuple[str, str]:
+    decode = clips.tokenizer().decode
+    return decode(one.ids[: one.start]).split("<|im_end|>")[0], decode(one.ids[one.start : -1])
+
+
+def named(one: Exchange) -> list[str]:
+    return [categories()[n] for n in one.named if n]
+
+
+def facts(seen: dict[str, int], glimpsed: dict[str, int], stride: int) -> Facts:
+    """What holds where every `stride`-th frame is shown, and nothing otherwise."""
+    clip = clips.ring().records[clips.ring().ready[0]]
+    assert clip is not None
+    rows = np.zeros((2, *clip.facts.counted.shape), np.uint8)
+    for row, counts in zip(rows, (seen, glimpsed), strict=True):
+        for name, count in counts.items():
+            row[stride - 1, INDEX[name]] = count
+    return clip.facts._replace(counted=rows[0], glimpsed=rows[1])
+
+
+def test_counts_are_summed_over_homes_at_the_rate_that_is_shown() -> None:
+    homes = [facts({"chair": 200, "lamp": 3}, {"lamp": 1}, 2) for _ in range(3)]
+    homes.append(facts({"chair": 100, "sofa": 1}, {}, 2))
+    asked = clips.asker().counts(homes, 2, np.random.default_rng(0))
+    assert {words(one)[1] for one in asked} == {"700", "1"}  # lamps: 9 seen, 3 glimpsed
+    for one in asked:
+        question, answer = words(one)
+        assert KINDS[one.kind] == "vsc" and answer == one.answer
+        assert question.endswith("using a single word or phrase.")
+        assert named(one) == [question.split("How many different ")[1].split("(s)")[0]]
+    assert clips.asker().counts(homes, 1, np.random.default_rng(0))[0].answer == "0"
+
+
+def test_counts_of_a_long_stream_are_spread_over_the_scale() -> None:
+    names = [name for name in categories()[1:] if not name.endswith("s")][:60]
+    amounts = np.unique(np.geomspace(1, 240, len(names)).round().astype(int))
+    homes = [facts(dict(zip(names, amounts.tolist(), strict=False)), {}, 4)]
+    asked = clips.asker().counts(homes, 4, np.random.default_rng(0))
+    counts = np.array([int(one.answer) for one in asked])
+    assert 10 < len(counts) <= COUNTS and len(set(counts.tolist())) == len(counts)
+    tens = np.bincount(np.log10(counts).astype(int), minlength=3)
+    assert tens.min() >= len(counts) // 5
+
+
+def test_an_order_is_asked_in_small_steps_by_letters_and_in_words() -> None:
+    asked = clips.asker().order(INDEX["guitar"], BY, np.random.default_rng(0))
+    kinds = [KINDS[one.kind] for one in asked]
+    assert kinds == ["dense_recall"] * 7 + ["vsr"] * 3 + ["dense_recall"]
+    for one, kind in zip(asked, kinds, strict=True):
+        question, answer = words(one)
+        assert answer == one.answer and "guitar" in named(one)
+        if kind == "vsr":
+            listed = question.split("Options:\n")[1].split("\nAnswer with")[0].split("\n")
+            assert listed["ABCD".index(answer)] == f"{answer}. Bed, Desk, Coffee table, Piano"
+            assert sorted(named(one)[1:5]) == ["bed", "coffee table", "desk", "piano"]
+            assert len(named(one)) == 17
+    assert words(asked[-1])[1] == "Bed, Desk, Coffee table, Piano"
+    few = clips.asker().order(INDEX["guitar"], BY[:2], np.random.default_rng(0))
+    assert [KINDS[one.kind] for one in few] == ["dense_recall"] * 4
+    assert clips.asker().order(0, [], np.random.default_rng(0)) == []
+
+
+def test_a_table_keeps_each_streams_questions_apart() -> None:
+    asker = clips.asker()
+    rows = [[asker.count(1, 7)], asker.order(INDEX["guitar"], BY, np.random.default_rng(1))]
+    table = tabulate(rows)
+    assert table.ids.shape == table.named.shape and table.ids.shape[:2] == (2, 11)
+    assert table.ids.shape[2] % 8 == 0 and not table.stop[0, 1:].any()
+    for row, asked in enumerate(rows):
+        for n, one in enumerate(asked):
+            stop = table.stop[row, n]
+            assert (
+                table.ids[row, n, :stop].tolist() == one.ids and not table.ids[row, n, stop:].any()
+            )
+            assert table.named[row, n, : one.start].tolist() == one.named
+            assert not table.named[row, n, one.start :].any()
+            assert (table.start[row, n], table.kind[row, n]) == (one.start, one.kind)
