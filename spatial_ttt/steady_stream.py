@@ -1,6 +1,6 @@
-"""A session's stream in a steady decoder: states go in and come out as if the decoder were a function.
+"""A stream in a steady decoder: pieces go in, and states come out as if the decoder were a function.
 
-The engine writes over its state, so what a push returns is a view, good until the next push; `settle` turns
+The engine writes over its state, so what it returns is a view, good until the next piece; `settle` turns
 it into a state that stays. Any other state may be pushed on: the engine then takes it over first.
 """
 
@@ -21,19 +21,29 @@ LOST = "a piece failed half-way and the steady session is lost; close it and res
 
 
 class SteadyStream:
-    """Pushes the pieces of one stream; not for two threads at once."""
+    """Watches the pieces of one stream at a time; not for two threads at once.
+
+    `push` is for whoever keeps the states, as sessions do; `advance` for whoever only goes on.
+    """
 
     def __init__(self, model: SpatialTTTForConditionalGeneration) -> None:
         self._model = model
         self._engine = SteadyDecoder(model.decoder)
         self._vision = SteadyVision(model, self._engine.graphs)
-        self._held: DecoderState | None = None  # the state that the engine's tensors say
-        self._view: DecoderState | None = None  # the last one returned, unless it was settled
+        self._held: DecoderState | None = None  # a state that the engine's tensors say, once known
+        self._view: DecoderState | None = None  # the same, unless it was settled or given
         self._lost: DecoderState | None = None  # a view that a failing piece wrote over
 
     def encode(self, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:
         """As `model.encode`; the result is good until the next call."""
         return self._vision.encode(patches, grid)
+
+    def turn_to(self, state: DecoderState) -> None:
+        """Go on from this state; what was captured stays good for streams of equal shapes."""
+        if state is not self._held:
+            self._held = self._view = None
+            self._engine.load(state)
+            self._held = state
 
     @torch.no_grad()
     def push(
@@ -43,24 +53,37 @@ class SteadyStream:
 
         Should it fail, a settled `past` is as good as ever; a view may be lost (SessionError).
         """
-        engine = self._engine
         hidden, deepstack = self._model.embed(ids, layout, vision)
-        if past is not self._held:
-            self._held = self._view = None
-            engine.load(past)
-            self._held = past
-        tokens, position = engine.decoder.tokens(hidden, layout, past.position, deepstack)
+        self.turn_to(past)
         try:
-            engine.push(tokens, needs_output=False)
+            self._push(hidden, layout, deepstack)
         except (RuntimeError, MemoryError) as error:  # such as torch's errors of a device
-            if engine.is_torn and past is self._view:
+            if past is self._lost:
                 raise SessionError(LOST) from error
             raise
+        return self.view()
+
+    @torch.no_grad()
+    def advance(self, ids: Tensor, layout: Layout, vision: VisionTokens | None) -> None:
+        """Push ids [1, L] on the stream as it stands; ends the last view and makes none."""
+        hidden, deepstack = self._model.embed(ids, layout, vision)
+        self._push(hidden, layout, deepstack)
+
+    def _push(self, hidden: Tensor, layout: Layout, deepstack: Tensor | None) -> None:
+        engine = self._engine
+        tokens, position = engine.decoder.tokens(hidden, layout, engine.position, deepstack)
+        try:
+            engine.push(tokens, needs_output=False)
         finally:
             if engine.is_torn:
                 self._lost, self._held, self._view = self._view, None, None
         engine.position = position
-        self._held = self._view = engine.view()
+        self._held = self._view = None
+
+    def view(self) -> DecoderState:
+        """The state as it stands, not copied: good until the next piece, unless it was settled."""
+        if self._held is None:
+            self._held = self._view = self._engine.view()
         return self._held
 
     def settle(self, state: DecoderState) -> DecoderState:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from spatial_ttt.bench.subject import Subject
-from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.layout import Layout
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState
-
-STEADY_MODULE = "spatial_ttt.model.steady"
+from spatial_ttt.steady_stream import SteadyStream
 
 
 class Ingest(Protocol):
@@ -79,11 +75,11 @@ class PlainIngest:
         given = self._state.given_away()
         self._state = given  # else the layers' old parts would stay alive here
         vision = [model.encode(subject.patches(frames), subject.grid)]
-        _, self._state = model.decode_piece(ids, layout, vision.pop(), given)
+        _, self._state = model.decode_piece(ids, layout, vision.pop(), given, wanted=0)
 
 
 class SteadyIngest:
-    """The static-shape engine: the vision tower and the decoder's step replayed."""
+    """The static-shape engine, as steady sessions use it."""
 
     def __init__(
         self,
@@ -93,45 +89,30 @@ class SteadyIngest:
     ) -> None:
         self._model, self._subject, self._pieces = model, subject, _Pieces(subject)
         self._anchors = anchors
-        self._engine: Any = import_module(STEADY_MODULE).SteadyDecoder(model.decoder)
-        vision = import_module(f"{STEADY_MODULE}_vision")
-        self._vision: Any = vision.SteadyVision(model, self._engine.graphs)
+        self._stream = SteadyStream(model)
         self.restart()
 
     def restart(self) -> None:
-        start = self._model.decoder.start(self._anchors)
-        self._position = start.position
-        self._engine.load(start)
+        self._stream.turn_to(self._model.decoder.start(self._anchors))
 
     @property
     def state(self) -> DecoderState:
-        state: DecoderState = self._engine.export()
-        return state._replace(position=self._position)
+        return self._stream.settle(self.view)
 
     def swap(self, state: DecoderState) -> DecoderState:
         """Turn to another stream; returns the state of the one so far."""
-        past: DecoderState = self._engine.swap(state)
-        past, self._position = past._replace(position=self._position), state.position
+        past = self.state
+        self._stream.turn_to(state)
         return past
 
     @property
     def view(self) -> DecoderState:
-        state: DecoderState = self._engine.view()
-        return state._replace(position=self._position)
+        return self._stream.view()
 
     def push(self, frames: Tensor) -> None:
-        model, subject = self._model, self._subject
-        vision = self._vision.encode(subject.patches(frames), subject.grid)
-        ids, layout = self._pieces.of(frames.shape[0] // 2)
-        hidden, deepstack = model.embed(ids, layout, vision)
-        tokens, self._position = model.decoder.tokens(hidden, layout, self._position, deepstack)
-        self._engine.push(tokens, needs_output=False)
-
-
-def check_engine(name: str) -> None:
-    """Raise ConfigError for an engine that this version does not hold."""
-    if name == "steady" and find_spec(STEADY_MODULE) is None:
-        raise ConfigError("this version has no steady engine; use --engine plain")
+        subject, stream = self._subject, self._stream
+        vision = stream.encode(subject.patches(frames), subject.grid)
+        stream.advance(*self._pieces.of(frames.shape[0] // 2), vision)
 
 
 def open_ingest(

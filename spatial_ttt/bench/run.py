@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from spatial_ttt.bench.clock import forget_peak, free_memory, peak_bytes
-from spatial_ttt.bench.ingest import check_engine
 from spatial_ttt.bench.plan import FRAMES_PER_SLOT, BenchPlan
 from spatial_ttt.bench.prefill import measure_prefill, measure_stock
 from spatial_ttt.bench.record import Line
@@ -35,7 +34,6 @@ class Told:
 
 def run(plan: BenchPlan, subject: Subject, told: Told | None = None) -> Iterator[Line]:
     """Yield one line per measure; a measure that runs out of memory says so and the run goes on."""
-    check_engine(plan.engine)
     if "bounded" in plan.modes:
         anchor_policy(plan, subject)
     told = told or Told()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import pytest
 import torch
 
 from spatial_ttt.bench.asking import Asking, answer, first_token, first_tokens
-from spatial_ttt.bench.ingest import STEADY_MODULE, check_engine, open_ingest
-from spatial_ttt.errors import ConfigError
+from spatial_ttt.bench.ingest import open_ingest
+from spatial_ttt.bench.sessions import measure_sessions
 from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.state import DecoderState, LayerState, tensors
 from tests.bench.parts import SLOT_TOKENS, small_rig
 
-ENGINES = ["plain"] + (["steady"] if find_spec(STEADY_MODULE) else [])
+ENGINES = ["plain", "steady"]
 
 
 def watched(engine: str, mode: str, pieces: list[int]) -> DecoderState:
@@ -68,8 +66,48 @@ def test_a_question_leaves_the_stream_alone(engine):
     assert asked.state.num_tokens == quiet.state.num_tokens
 
 
-def test_a_missing_engine_is_told(monkeypatch):
-    monkeypatch.setattr("spatial_ttt.bench.ingest.STEADY_MODULE", "spatial_ttt.model.nowhere")
-    check_engine("plain")
-    with pytest.raises(ConfigError, match="no steady engine"):
-        check_engine("steady")
+@pytest.mark.parametrize("mode", ["exact", "bounded"])
+def test_streams_that_take_turns_are_as_good_as_apart(mode):
+    rig = small_rig(mode, engine="steady")
+    shared, apart = rig.open(), [rig.open(), rig.open()]
+    frames = rig.subject.frames(60).split(2)
+    other = rig.model.decoder.start(rig.anchors)
+    with torch.no_grad():
+        for number, slot in enumerate(frames):
+            if number % 3 == 2:  # the streams are of unequal length
+                apart[1].push(slot)
+                other = shared.swap(other)
+                shared.push(slot)
+                other = shared.swap(other)
+            else:
+                apart[0].push(slot)
+                shared.push(slot)
+    assert_equal(shared.state, apart[0].state)
+    assert_equal(other, apart[1].state)
+
+
+def test_sessions_that_take_turns_are_all_as_long():
+    rig = small_rig(engine="steady")
+    with torch.no_grad():
+        warm = rig.warm_singly(rig.open())
+        turns, plain = measure_sessions(rig), measure_sessions(small_rig())
+    assert turns.keys() == plain.keys()
+    plan = rig.plan
+    assert turns["frames"] == 2 * (plan.session_before + warm + plan.session_slots)
+    assert turns["bytes_per_session"] > plain["bytes_per_session"] > 0
+
+
+def test_a_view_ends_with_the_next_piece_and_a_state_does_not():
+    rig = small_rig(engine="steady")
+    ingest = rig.open()
+    with torch.no_grad():
+        rig.push(ingest, 20, piece=1)
+        view, state = ingest.view, ingest.state
+        assert ingest.view is ingest.state is state
+        kept = [x.clone() for layer in state.layers for x in held(layer)]
+        rig.push(ingest, 5, piece=1)
+    assert view.num_tokens == state.num_tokens < ingest.view.num_tokens
+    now = [x for layer in state.layers for x in held(layer)]
+    assert all(torch.equal(a, b) for a, b in zip(kept, now, strict=True))
+    before = [x for layer in view.layers for x in held(layer)]
+    assert not all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))
