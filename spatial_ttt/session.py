@@ -201,7 +201,7 @@ class StreamingSession:
                 loans = list(self._loans)
                 keep(loans, self._steady.places() if loans else set())
                 return self._steady.push(past, *piece)
-            return self.model.decode_piece(*piece, past)[1]
+            return self.model.decode_piece(*piece, past, wanted=0)[1]
 
     def _piece(
         self, is_first: bool, slots: list[tuple[Frame, Frame]], tail: tuple[int, ...]

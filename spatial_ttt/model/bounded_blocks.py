@@ -11,15 +11,15 @@ from spatial_ttt.model.kernels import attention
 from spatial_ttt.model.kernels.attention import Past
 
 
-def applies(q: Tensor, cache: BoundedCache) -> bool:
-    """The kernel may run, and blocks are kept as they were computed."""
-    return cache.policy.bits == 16 and bool(q.shape[2]) and attention.applies(q)
+def applies(k: Tensor, cache: BoundedCache) -> bool:
+    """The kernel may run on these new keys, and blocks are kept as they were computed."""
+    return cache.policy.bits == 16 and bool(k.shape[2]) and attention.applies(k)
 
 
 def attend_blocks(
     q: Tensor, k: Tensor, v: Tensor, cache: BoundedCache
 ) -> tuple[Tensor, BoundedCache]:
-    """As `bounded_cache.attend_bounded`: q [B, H, L, Dh]; tokens of the result lie side by side."""
+    """As `bounded_cache.attend_bounded`: q [B, H, L or 0, Dh]; tokens of the result lie side by side."""
     from spatial_ttt.model.kernels import blocks_triton as kernels
 
     size = cache.policy.block_tokens
@@ -31,7 +31,7 @@ def attend_blocks(
     start = 0
     for own in fresh:
         before = filled if not start else 0
-        count = min(q.shape[2] - start, size - before)
+        count = min(k.shape[2] - start, size - before)
         kept = (*cache.sinks, *cache.older, *cache.recent)
         rows.append([_place(block, base, known) for block in (*kept, own)])
         spans.append((start, count, len(kept), before))
@@ -41,10 +41,12 @@ def attend_blocks(
         else:
             opened = (own.keys[:, :, : before + count], own.values[:, :, : before + count])
             cache = cache._replace(open=opened)
+    cache = cache._replace(length=cache.length + k.shape[2])
+    if not q.shape[2]:
+        return q, cache
     width = max(map(len, rows))
     places = [row + [(0, 0)] * (width - len(row)) for row in rows]
     out = kernels.attend(q, base, _moved(spans, q), _moved(places, q), size)
-    cache = cache._replace(length=cache.length + q.shape[2])
     return out.unflatten(2, (q.shape[1], -1)).transpose(1, 2), cache
 
 

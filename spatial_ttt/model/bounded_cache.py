@@ -126,12 +126,12 @@ AttendPast = Callable[[Tensor, tuple[Segment, ...], Segment], Tensor]
 def attend_bounded(
     q: Tensor, k: Tensor, v: Tensor, cache: BoundedCache, attend: AttendPast
 ) -> tuple[Tensor, BoundedCache]:
-    """Attend L new tokens, [B, H, L, Dh], block by block, and keep them."""
+    """Attend L new tokens, [B, H, L, Dh], block by block, and keep them; without queries only keep them."""
     outputs = [q[:, :, :0]]
     start = 0
-    while start < q.shape[2]:
+    while start < k.shape[2]:
         filled = 0 if cache.open is None else cache.open[0].shape[2]
-        stop = min(q.shape[2], start + cache.policy.block_tokens - filled)
+        stop = min(k.shape[2], start + cache.policy.block_tokens - filled)
         own = (k[:, :, start:stop], v[:, :, start:stop])
         outputs.append(attend(q[:, :, start:stop], _kept(cache, q.dtype), own))
         cache = _extend(cache, own)

@@ -70,6 +70,9 @@ def _chunks(
     while start < inputs.length:
         if state.num_tokens == rule.chunk_size:
             state, low = _commit(state, norms, rule, inputs.query.dtype)
+            if left is not None and left - start <= rule.chunk_size:
+                # Nothing will be written any more: only the rounded weights are read.
+                state = FastState(FastWeights(*low.unbind(2)), None, None, None, None, 0)
         stop = min(inputs.length, start + rule.chunk_size - state.num_tokens)
         piece = inputs.cut(start, stop)
         low = kernels.rounded(state.weights, inputs.query.dtype) if low is None else low

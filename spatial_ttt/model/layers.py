@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from spatial_ttt.model.configuration import state_dtype
 from spatial_ttt.model.kernels import shaping
 
-STRETCH_TOKENS = 2700
+STRETCH_TOKENS = 2784
 """A device is busy with the MLP of so many tokens; more at once only take memory."""
 
 
@@ -58,7 +58,7 @@ class MLP(nn.Module):
 
 def _gated(x: Tensor, weight: Tensor) -> Tensor:
     """silu(gate x) * up x of [B, L, D]; many tokens in stretches, so that not all products lie there at once."""
-    parts = x.shape[1] // STRETCH_TOKENS if x.shape[0] == 1 else 0
+    parts = -(-x.shape[1] // STRETCH_TOKENS) if x.shape[0] == 1 else 1
     if parts < 2:
         return shaping.swiglu_halves(F.linear(x, weight))
     out = x.new_empty(1, x.shape[1], weight.shape[0] // 2)

@@ -162,9 +162,17 @@ class SpatialTTTForConditionalGeneration(SpatialTTTPreTrainedModel):
         return hidden, hidden.new_zeros(taps, *hidden.shape).index_copy(2, index, features)
 
     def decode_piece(
-        self, ids: Tensor, layout: Layout, vision: VisionTokens | None, state: DecoderState
+        self,
+        ids: Tensor,
+        layout: Layout,
+        vision: VisionTokens | None,
+        state: DecoderState,
+        wanted: int | None = None,
     ) -> tuple[Tokens, DecoderState]:
-        """Push the next piece of a stream, B rows of one layout; returns determined tokens, normed."""
+        """Push the next piece of a stream, B rows of one layout; returns determined tokens, normed.
+
+        With `wanted` only the last so many of them: who only watches wants 0, and the last layer only remembers.
+        """
         hidden, deepstack = self.embed(ids, layout, vision)
         tokens, position = self.decoder.tokens(hidden, layout, state.position, deepstack)
         box = [tokens]
@@ -175,7 +183,7 @@ class SpatialTTTForConditionalGeneration(SpatialTTTPreTrainedModel):
             vision,
         )  # a large piece: nobody else may keep what layers let go of
         # Not as a module's call, which would keep the tokens until it returns.
-        return self.decoder.forward(box.pop(), state._replace(position=position))
+        return self.decoder.forward(box.pop(), state._replace(position=position), wanted=wanted)
 
     def forward(
         self,

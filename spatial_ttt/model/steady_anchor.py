@@ -10,11 +10,10 @@ from typing import Any, cast
 from torch import Tensor
 
 from spatial_ttt.model import kv_cache
-from spatial_ttt.model.bounded_cache import BoundedCache
 from spatial_ttt.model.decoder import AnchorLayer
 from spatial_ttt.model.fused_attention import CUDNN_QUERIES
 from spatial_ttt.model.kernels import attention
-from spatial_ttt.model.kv_cache import KVCache, append
+from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.state import Tokens
 from spatial_ttt.model.steady_graphs import Buffers, Graphs, keep_latest, taps
 from spatial_ttt.model.steady_window import PageTable
@@ -50,10 +49,11 @@ class SteadyAnchor:
         )
         query, keys, values = before()
         keys, values = keys.clone(), values.clone()  # the cache may keep them as they are
-        if not needs_output and not isinstance(self.cache, BoundedCache):
-            self.cache = append(self.cache, keys, values)
-            return tokens
+        if not needs_output:
+            query = query[:, :, :0]
         out, self.cache = self.layer.self_attn.remember(query, keys, values, self.cache)
+        if not needs_output:
+            return tokens
         attended.copy_(out)
         return cast(Tokens, after())
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spatial_ttt.errors import ConfigError
-from spatial_ttt.model import bounded_blocks, fast_stream
+from spatial_ttt.model import beside, bounded_blocks, fast_stream
 from spatial_ttt.model import fast_weights as fw
 from spatial_ttt.model.attention import attend, attend_past, keep_window, last
 from spatial_ttt.model.bounded_cache import BoundedCache, attend_bounded
@@ -112,7 +112,7 @@ class Attention(nn.Module):
         """
         q, k, v = self.heads(self.project(x), rope)
         first = 0 if wanted is None else max(0, x.shape[1] - wanted)
-        if isinstance(cache, BoundedCache):  # reads block by block, as it writes
+        if isinstance(cache, BoundedCache) and wanted != 0:  # reads block by block, as it writes
             out, grown = self.remember(q, k, v, cache, branches)
             return self.o_proj(out[:, first:]), grown
         out, grown = self.remember(q[:, :, first:], k, v, cache, branches)
@@ -121,14 +121,17 @@ class Attention(nn.Module):
     def remember(
         self, q: Tensor, k: Tensor, v: Tensor, cache: AnchorCache | None, branches: int = 1
     ) -> tuple[Tensor, AnchorCache]:
-        """Append keys and values [B, Hkv, L, Dh] and attend with q [B, H, L, Dh] -> [B, L, H * Dh]."""
+        """Append keys and values [B, Hkv, L, Dh] and attend with q [B, H, L, Dh] -> [B, L, H * Dh].
+
+        Fewer queries are those of the last tokens; a bounded cache takes all or none.
+        """
         attend = partial(attend_past, branches=branches, implementation=self.implementation)
         if isinstance(cache, BoundedCache):
             if branches > 1:
                 raise ConfigError(
                     "branches are for training, with exact anchors; ask each on its own fork"
                 )
-            if bounded_blocks.applies(q, cache):
+            if bounded_blocks.applies(k, cache):
                 out, kept = bounded_blocks.attend_blocks(q, k, v, cache)
             else:
                 out, kept = attend_bounded(q, k, v, cache, attend)
@@ -308,10 +311,18 @@ class TTTAttention(Attention):
         `tokens.fast` is convolved already. Returns [B, L, D] and the state with its window and fast
         weights advanced (`held` and `context` are the caller's).
         """
-        attended, window = self._through_window(*tokens[:3], state.window, branches)
-        gate, box = tokens.gate, [tokens]
-        del tokens  # large: gone as soon as the fast branch has read them
-        read, fast = self._read_and_write(box.pop(), rope, state.fast, branches, keep_state)
+        attend = partial(self._through_window, *tokens[:3], state.window, branches)
+        rest = (rope, state.fast, branches, keep_state)
+        gate, is_beside = tokens.gate, beside.applies(rope, tokens.query.shape[2])
+        if is_beside:
+            write = partial(self._read_and_write, tokens, *rest)
+            (attended, window), (read, fast) = beside.both(attend, write, rope.device)
+            del tokens, attend, write
+        else:
+            attended, window = attend()
+            box = [tokens]
+            del tokens, attend  # large: gone as soon as the fast branch has read them
+            read, fast = self._read_and_write(box.pop(), *rest)
         out = self._gated_sum(attended, read, gate)
         return self.o_proj(out), state._replace(fast=fast, window=window)
 

@@ -1,0 +1,53 @@
+"""Work that runs beside other work of the same layer: on a second CUDA stream, where a piece is long enough to pay.
+
+Window attention fills a GPU; the fast weights are many small products one after the other, which leave most of it
+idle. Neither reads what the other makes, so they share the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TypeVar
+
+import torch
+
+from spatial_ttt.model.state import tensors
+
+LEAST_TOKENS = 1024
+"""Pieces of fewer tokens are over before a second stream is under way."""
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def applies(x: torch.Tensor, length: int) -> bool:
+    """A second stream may be used for `length` tokens: without gradients, and outside captured work."""
+    if x.device.type != "cuda" or length < LEAST_TOKENS or torch.is_grad_enabled():
+        return False
+    return not torch.cuda.is_current_stream_capturing()
+
+
+def both(main: Callable[[], T], other: Callable[[], U], device: torch.device) -> tuple[T, U]:
+    """Results of `main` and, made on a stream of its own beside it, `other`: tensors or tuples of them.
+
+    What either reads must outlive this call; what they make is as good as any other tensor afterwards.
+    """
+    current, side = torch.cuda.current_stream(device), _stream(device)
+    began = current.record_event()
+    first = main()
+    side.wait_event(began)
+    with torch.cuda.stream(side):
+        second = other()
+    for made in tensors(second):
+        made.record_stream(
+            current
+        )  # else its memory might be given out again while it is still read there
+    current.wait_stream(side)
+    return first, second
+
+
+@lru_cache(maxsize=16)
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    # Small kernels in a row are let in between the blocks of a large one.
+    return torch.cuda.Stream(device, priority=-1)
