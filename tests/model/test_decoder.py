@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spatial_ttt.errors import ConfigError, VideoError
+from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.layout import END, Layout, cut, join_all, num_tokens, slot, text
 from spatial_ttt.model.state import Tokens
 from tests.model.streams import (
@@ -302,3 +303,23 @@ def test_foreign_rope_types_are_refused():
     config.text_config.rope_parameters["rope_type"] = "yarn"
     with pytest.raises(ConfigError, match="rope_type must be 'default'"):
         HybridDecoder(config.text_config, config.ttt_config)
+
+
+@pytest.mark.parametrize("pattern", [("ttt", "ttt", "anchor"), ("ttt",)])
+@pytest.mark.parametrize("bits", [None, 8, 16])
+@torch.no_grad()
+def test_who_only_watches_leaves_the_same_state(pattern: tuple[str, ...], bits: int | None) -> None:
+    model = model_of(layer_pattern=pattern)
+    stream = random_stream(model, join_all([video((2, 3), 6), (text(3),)]))
+    policy = None if bits is None else AnchorPolicy(1, 1, 2, 5, bits)
+    states = [model.decoder.start(policy), model.decoder.start(policy)]
+    for start, stop in ((0, 13), (13, 14), (14, stream.length)):
+        piece = stream.piece(start, stop)
+        for n, wanted in enumerate((None, 0)):
+            tokens, position = model.decoder.tokens(
+                piece.hidden, piece.layout, states[n].position, piece.deepstack
+            )
+            past = states[n]._replace(position=position)
+            done, states[n] = model.decoder(tokens, past, wanted=wanted)
+            assert wanted is None or not done.length
+    assert same_bits(states[1], states[0])

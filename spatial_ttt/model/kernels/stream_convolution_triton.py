@@ -18,6 +18,7 @@ from torch import Tensor
 _FRAMES = 16  # outputs a program makes one after the other
 _PIXELS = 4
 _CHANNELS = 64
+_WARPS = 4
 
 
 class Slots(NamedTuple):
@@ -156,5 +157,5 @@ def convolve_into(
     _convolve[grid](
         fast, past, taps, out, slots.count, slots.present, height,
         width, channels, length, out.shape[1], slots.first, slots.stride, BEHIND=behind,
-        HAS_BEFORE=before is not None, FRAMES=frames, PIXELS=_PIXELS, CHANNELS=block, num_warps=4,
+        HAS_BEFORE=before is not None, FRAMES=frames, PIXELS=_PIXELS, CHANNELS=block, num_warps=_WARPS,
     )  # fmt: skip
