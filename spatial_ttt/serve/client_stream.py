@@ -107,9 +107,8 @@ class FrameStream:
         return frame_id
 
     def _try_send(self, connection: ClientConnection, message: bytes | str) -> None:
-        with suppress(
-            ConnectionClosed, OSError
-        ):  # the reader connects again and sends what is kept
+        # The reader connects again and sends what is kept.
+        with suppress(ConnectionClosed, OSError):
             connection.send(message)
 
     def flush(self, *, saved: bool = False, timeout_s: float = 60.0) -> None:

@@ -98,10 +98,11 @@ class Connection:
             pass
         except TimeoutError:
             await self._close(_TOO_SLOW, "too slow: nothing was read for too long")
-        except (
-            VideoError
-        ) as error:  # bytes that are no frame: the two sides do not understand each other
+        except VideoError as error:  # bytes that are no frame: a peer that speaks another language
             await self._close(_BAD_MESSAGE, str(error))
+        except asyncio.CancelledError:  # the server is stopping: no defect, which clients count
+            await self._close(_GOING_AWAY, "the server is stopping")
+            raise
         except BaseException:  # a defect: goes on to the log, and the client hears that it is one
             await self._close(_DEFECT, "the server failed; its log says why")
             raise

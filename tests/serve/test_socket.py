@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from concurrent.futures import CancelledError
 
 import pytest
 from starlette.websockets import WebSocketDisconnect
@@ -162,6 +164,20 @@ def test_bytes_that_are_no_frame_end_the_connection_and_only_it(client):
             assert closed.value.code == 4400
         healthy.send_bytes(wire(0))
         assert until(healthy, "ack")["status"] == "watched"
+
+
+def test_a_connection_ended_by_the_server_is_no_defect(client):
+    def end() -> None:
+        parts = [task for task in asyncio.all_tasks() if "_tell_news" in repr(task.get_coro())]
+        assert len(parts) == 1 and parts[0].cancel()
+
+    session = opened(client)
+    with pytest.raises(CancelledError), stream(client, session) as socket:
+        socket.receive_json()
+        client.portal.call(end)
+        with pytest.raises(WebSocketDisconnect) as closed:
+            until(socket, "never")
+    assert (closed.value.code, closed.value.reason) == (1001, "the server is stopping")
 
 
 def test_a_stream_of_a_session_that_is_not_there_is_denied(client):
