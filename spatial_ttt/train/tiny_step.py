@@ -16,6 +16,7 @@ from torch import Tensor
 from spatial_ttt.errors import DataError
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.train.branches import (
+    Ingested,
     Packed,
     Targets,
     branch_loss,
@@ -30,6 +31,7 @@ from spatial_ttt.train.devices import HostCopy, Mark, to_device
 from spatial_ttt.train.listening import before_anchors, listening, middle
 from spatial_ttt.train.optim import SlowWeights
 from spatial_ttt.train.ring import Batch
+from spatial_ttt.train.truncated import ingest_in_parts
 
 DENSE_TOKEN_WEIGHT = 0.3
 ROW_STEP = 32  # rows of packed branches are a multiple of so many tokens
@@ -152,11 +154,7 @@ class Stepper:
         """The part of the step's loss from one of its batches, and what it consists of."""
         model, parts = self.model, len(work.batches)
         with listening(model, before_anchors(model)) as seen:
-            ingested = (
-                ingest_blind(model, work.prefix, batch.ids.shape[0], self.device)
-                if work.is_blind
-                else ingest(model, work.prefix, batch.frames, work.spec)
-            )
+            ingested = self._ingest(work, batch)
         with listening(model, middle(model)) as read:
             hidden = read_packed(model, ingested.state, asked.packed)
         loss, each = branch_loss(model, hidden, asked.targets)
@@ -174,6 +172,12 @@ class Stepper:
             dense, extra = losses._asdict() | {"names": names}, losses.total() + names
         found |= {f"dense_{name}": value / parts for name, value in dense.items()}
         return loss + self.dense * extra / parts, found
+
+    def _ingest(self, work: Work, batch: Batch) -> Ingested:
+        if work.is_blind:
+            return ingest_blind(self.model, work.prefix, batch.ids.shape[0], self.device)
+        how = ingest_in_parts if work.is_chained else ingest
+        return how(self.model, work.prefix, batch.frames, work.spec)
 
 
 def by_kind(each: Tensor, kind: Tensor) -> Tensor:
