@@ -26,7 +26,7 @@ from spatial_ttt.scenes.scene import Camera, Visibility
 from spatial_ttt.train.clip_types import MAX_OBJECTS, Needle, Record
 
 SHARE = 0.35  # of the homes walked through that are given an unusual thing, where there is a spot
-WITH_OPTIONS = 3  # times an order is asked with options, which differ
+WITH_OPTIONS = 4  # times an order is asked with options, which differ
 PAIRS = 3  # of places of which it is asked which came first
 ORDINALS = ("first", "second", "third", "fourth")
 

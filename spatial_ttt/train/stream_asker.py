@@ -18,7 +18,7 @@ from spatial_ttt.train.clip_types import KINDS, Facts, categories
 from spatial_ttt.train.encoder import encode_exchange
 from spatial_ttt.train.named import NameFinder
 
-COUNTS = 24  # counting questions of a stream, at most
+COUNTS = 16  # counting questions of a stream, at most
 LENGTH_STEP = 8  # tokens
 
 
