@@ -311,18 +311,21 @@ class TTTAttention(Attention):
         `tokens.fast` is convolved already. Returns [B, L, D] and the state with its window and fast
         weights advanced (`held` and `context` are the caller's).
         """
-        attend = partial(self._through_window, *tokens[:3], state.window, branches)
-        rest = (rope, state.fast, branches, keep_state)
-        gate, is_beside = tokens.gate, beside.applies(rope, tokens.query.shape[2])
-        if is_beside:
-            write = partial(self._read_and_write, tokens, *rest)
+        gate, box = tokens.gate, [tokens]
+
+        def attend() -> tuple[Tensor, Any]:
+            return self._through_window(*tokens[:3], state.window, branches)
+
+        def write() -> tuple[Tensor, Any]:
+            return self._read_and_write(box.pop(), rope, state.fast, branches, keep_state)
+
+        if beside.applies(rope, tokens.query.shape[2]):
             (attended, window), (read, fast) = beside.both(attend, write, rope.device)
-            del tokens, attend, write
+            del tokens
         else:
             attended, window = attend()
-            box = [tokens]
-            del tokens, attend  # large: gone as soon as the fast branch has read them
-            read, fast = self._read_and_write(box.pop(), *rest)
+            del tokens  # large: gone as soon as the fast branch has read them
+            read, fast = write()
         out = self._gated_sum(attended, read, gate)
         return self.o_proj(out), state._replace(fast=fast, window=window)
 

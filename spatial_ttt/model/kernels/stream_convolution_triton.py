@@ -31,6 +31,25 @@ class Slots(NamedTuple):
     grid: tuple[int, int]
 
 
+@triton.jit
+def _around(base, past, number, places, channel, channels, present, size, step, BEHIND: tl.constexpr,
+            HAS_BEFORE: tl.constexpr, EVEN: tl.constexpr):  # fmt: skip
+    """What nine neighbours of each pixel hold in a frame, counted from the first that is read."""
+    read = number - BEHIND
+    slot = tl.minimum(tl.maximum(read, 0), present - 1).to(tl.int64)
+    frame = base + slot * step
+    if HAS_BEFORE:  # noqa: SIM102 - decided when compiling, the other when running
+        if read < 0:
+            frame = past + (read + BEHIND).to(tl.int64) * size
+    values = ()
+    for k in tl.static_range(9):
+        if EVEN:  # the places of pixels beyond the grid are held within it
+            values += (tl.load(frame + places[k]),)
+        else:
+            values += (tl.load(frame + places[k], mask=(channel < channels)[None, :], other=0.0),)
+    return values
+
+
 @triton.jit(
     do_not_specialize=[
         "frames",
@@ -46,7 +65,7 @@ class Slots(NamedTuple):
 def _convolve(
     fast, before, taps, out, frames, present, height, width, channels, length, out_length, first, stride,
     BEHIND: tl.constexpr, HAS_BEFORE: tl.constexpr, FRAMES: tl.constexpr, PIXELS: tl.constexpr,
-    CHANNELS: tl.constexpr,
+    CHANNELS: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """Output t reads frames t, t + 1, t + 2, of which the first BEHIND come before the stretch."""
     blocks = tl.cdiv(height * width, PIXELS)
@@ -75,24 +94,25 @@ def _convolve(
     past = before + batch * BEHIND * height * width * channels
     to = out + (batch * out_length + first + pixel)[:, None] * channels + channel[None, :]
     stop = tl.minimum(begin + FRAMES, frames)
+    size, step = height * width * channels, stride * channels
+    values = _around(base, past, begin, places, channel, channels, present, size, step, BEHIND, HAS_BEFORE, EVEN)  # fmt: skip
     for i in tl.range(0, stop - begin + 2, num_stages=1):
-        read = begin + i - BEHIND
-        slot = tl.minimum(tl.maximum(read, 0), present - 1).to(tl.int64)
-        frame = base + slot * stride * channels
-        if HAS_BEFORE:  # noqa: SIM102 - decided when compiling, the other when running
-            if read < 0:
-                frame = past + (read + BEHIND).to(tl.int64) * height * width * channels
+        # Asked for before they are needed: a slot's numbers come from far away.
+        later = _around(
+            base, past, begin + i + 1, places, channel, channels, present, size, step, BEHIND, HAS_BEFORE, EVEN
+        )  # fmt: skip
         now = next_1
         next_1 = next_2
         next_2 = tl.zeros((PIXELS, CHANNELS), tl.float32)
         for k in tl.static_range(9):
-            value = tl.load(frame + places[k], mask=inside, other=0.0).to(tl.float32)
+            value = values[k].to(tl.float32)
             now += value * weights[k * 3 + 2]
             next_1 += value * weights[k * 3 + 1]
             next_2 += value * weights[k * 3]
         if i >= 2:
-            done = (begin + i - 2).to(tl.int64) * stride * channels
+            done = (begin + i - 2).to(tl.int64) * step
             tl.store(to + done, now.to(out.dtype.element_ty), mask=inside)
+        values = later
 
 
 @triton.jit(
@@ -157,5 +177,6 @@ def convolve_into(
     _convolve[grid](
         fast, past, taps, out, slots.count, slots.present, height,
         width, channels, length, out.shape[1], slots.first, slots.stride, BEHIND=behind,
-        HAS_BEFORE=before is not None, FRAMES=frames, PIXELS=_PIXELS, CHANNELS=block, num_warps=_WARPS,
+        HAS_BEFORE=before is not None, FRAMES=frames, PIXELS=_PIXELS, CHANNELS=block, EVEN=channels % block == 0,
+        num_warps=_WARPS,
     )  # fmt: skip
