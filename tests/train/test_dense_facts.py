@@ -10,8 +10,10 @@ import pytest
 
 from spatial_ttt.scenes import rules
 from spatial_ttt.scenes.questions.seen import SeenRule
+from spatial_ttt.scenes.questions.streams import Segment, first_views
+from spatial_ttt.scenes.scene import Visibility
 from spatial_ttt.train.camera_paths import pinhole
-from spatial_ttt.train.clip_types import ClipSpec, categories
+from spatial_ttt.train.clip_types import Chain, ClipSpec, categories
 from spatial_ttt.train.dense_facts import View, exchanges, facts, slot_poses, start_frame
 from tests.train import clips
 
@@ -164,3 +166,21 @@ def test_first_sights_and_certainty_are_those_of_the_questions(view: View) -> No
         assert found.first[INDEX[name]] == pytest.approx(time)
     sure = {name for name, n in INDEX.items() if not found.glimpsed[0, n] and found.counts[-1, n]}
     assert set(view.seen.stock.members) == sure
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_counts_at_a_lower_rate_are_those_of_a_stream_of_these_frames(
+    view: View, stride: int
+) -> None:
+    """By the code that counts in the benchmark's long streams."""
+    found = facts(view.scene, view.visibility, view.camera, INDEX)
+    shown = Chain(1, stride).shown(clips.SPEC.num_slots)
+    pixels, times = view.visibility.pixels[shown], view.visibility.times[shown]
+    seen = Visibility(view.visibility.object_ids, pixels, times)
+    views = first_views([Segment(view.scene, seen, view.camera, 0.0)])
+    assert 2 * (clips.SPEC.num_slots // stride) == len(times)
+    for name, n in INDEX.items():
+        clear = views[name].count(100.0) if name in views else 0
+        traces = len(views[name].trace_s) if name in views else 0
+        assert found.counted[stride - 1, n] == clear
+        assert found.glimpsed[stride - 1, n] == traces - clear
