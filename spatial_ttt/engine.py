@@ -19,11 +19,12 @@ import torch.fx.experimental._config as fx_config
 from torch import Tensor, nn
 
 from spatial_ttt.errors import ConfigError
+from spatial_ttt.model.anchor import Attention, normed_heads
 from spatial_ttt.model.decoder import DecoderLayer, feed_forward
 from spatial_ttt.model.layers import RMSNorm, rms_norm, rotate
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import Projected, Raw
-from spatial_ttt.model.ttt import Attention, TTTAttention, normed_heads
+from spatial_ttt.model.ttt import TTTAttention
 from spatial_ttt.model.vision import vision_block
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ import logging
 from torch import nn
 
 from spatial_ttt.errors import ConfigError
+from spatial_ttt.model.anchor import Attention
 from spatial_ttt.model.layers import MLP, pack
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
-from spatial_ttt.model.ttt import Attention, TTTAttention
+from spatial_ttt.model.ttt import TTTAttention
 
 log = logging.getLogger(__name__)
 

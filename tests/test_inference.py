@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.inference import prepare
+from spatial_ttt.model.anchor import Attention
 from spatial_ttt.model.layers import MLP, pack
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
-from spatial_ttt.model.ttt import Attention, TTTAttention
+from spatial_ttt.model.ttt import TTTAttention
 from spatial_ttt.testing.small import small_model
 from spatial_ttt.train.lora import add_lora
 from spatial_ttt.train.run_config import LoraConfig

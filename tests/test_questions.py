@@ -10,7 +10,7 @@ from spatial_ttt.errors import SessionError
 from spatial_ttt.model.fast_weights import BriefState
 from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.layout import END, text
-from spatial_ttt.model.state import DecoderState, TTTState, brief, storages, tensors
+from spatial_ttt.model.state import DecoderState, Trailing, TTTState, brief, storages, tensors
 from spatial_ttt.questions import Piece, Read, asked, end_video, read_question
 from tests.model.streams import model_of, push, random_stream, relative, same_bits, video
 
@@ -142,3 +142,12 @@ def test_a_gpu_says_the_same(chunk_size, dtype, monkeypatch):
     for past in (state, end_video(model, state, 5 + MORE)):
         found = read_question(model, past, asked(ids), MORE).hidden
         assert relative(found.float(), done.hidden[0, -1].float()) <= limit
+
+
+def test_a_continuation_shares_the_streams_window() -> None:
+    state = watched(model_of())
+    continued = brief(state, 8)
+    for layer, own in zip(continued.layers, state.layers, strict=True):
+        if isinstance(own, TTTState) and own.window is not None:
+            assert isinstance(layer, TTTState) and isinstance(layer.window, Trailing)
+            assert layer.window.past is own.window and layer.window.own is None

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from spatial_ttt.eval.interface import SessionOptions
 from spatial_ttt.model import fast_weights as fw
+from spatial_ttt.model.anchor import Attention
 from spatial_ttt.model.attention import attend
 from spatial_ttt.model.kv_cache import KVCache, append
 from spatial_ttt.model.layers import rotate
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import Projected
-from spatial_ttt.model.ttt import Attention, TTTAttention
+from spatial_ttt.model.ttt import TTTAttention
 
 EVERYTHING = 1 << 30
 """A window, in tokens, that no stream outgrows."""
@@ -93,7 +94,8 @@ def _windowed(attention: Attention, window: int) -> Callable[..., tuple[Tensor, 
         q, k, v = (t.transpose(1, 2) for t in attention.normed(attention.project(x)))
         cache = append(cache, rotate(k, rope), v)
         keys, values = cache.past
-        query = rotate(q, rope)[:, :, 0 if wanted is None else -wanted :]
+        first = 0 if wanted is None else max(0, x.shape[1] - wanted)
+        query = rotate(q, rope)[:, :, first:]
         out = attend(query, keys, values, window=window, branches=branches)
         return attention.o_proj(out.transpose(1, 2).flatten(2)), cache
 

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from spatial_ttt.errors import ConfigError
+from spatial_ttt.model.anchor import AnchorCache, Attention
 from spatial_ttt.model.bounded_cache import AnchorPolicy, empty_cache
 from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.kernels import shaping
 from spatial_ttt.model.layers import MLP, RMSNorm, RotaryEmbedding
 from spatial_ttt.model.layout import Layout, positions
 from spatial_ttt.model.state import DecoderState, LayerState, Tokens, TTTState, last_tokens
-from spatial_ttt.model.ttt import AnchorCache, Attention, TTTAttention
+from spatial_ttt.model.ttt import TTTAttention
 
 
 def feed_forward(norm: RMSNorm, mlp: nn.Module, hidden: Tensor, mixed: Tensor) -> Tensor:

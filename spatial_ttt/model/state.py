@@ -70,11 +70,34 @@ class Context(NamedTuple):
     grid: tuple[int, int]
 
 
+Window = tuple[Tensor, Tensor]
+"""Keys, values [B, Hkv, <= W, Dh] after rotation."""
+
+
+class Trailing(NamedTuple):
+    """The window of a continuation: the stream's own, which it shares, and what came after it."""
+
+    past: Window
+    own: Window | None
+
+    def joined(self, k: Tensor, v: Tensor, size: int) -> tuple[Window, Window | Trailing]:
+        """With new keys and values: all that a query may see, and the last `size` to carry on."""
+        new = (k, v) if self.own is None else _joined(self.own, (k, v))
+        seen = _joined(self.past, new)
+        if new[0].shape[2] >= size:
+            return seen, (new[0][:, :, -size:].clone(), new[1][:, :, -size:].clone())
+        return seen, Trailing(self.past, new)
+
+
+def _joined(first: Window, second: Window) -> Window:
+    return torch.cat((first[0], second[0]), dim=2), torch.cat((first[1], second[1]), dim=2)
+
+
 class TTTState(NamedTuple):
     """A TTT layer between two pieces."""
 
     fast: FastState | BriefState
-    window: tuple[Tensor, Tensor] | None  # keys, values [B, Hkv, <= W, Dh] after rotation
+    window: Window | Trailing | None
     held: Held | None
     context: Context | None
 
@@ -115,6 +138,8 @@ def brief(state: DecoderState, count: int) -> DecoderState:
             count += layer.held.tokens.length if layer.held else 0
             if isinstance(layer.fast, FastState):
                 layer = layer._replace(fast=BriefState(*layer.fast, count))
+            if layer.window is not None and not isinstance(layer.window, Trailing):
+                layer = layer._replace(window=Trailing(layer.window, None))
         layers.append(branch(layer) if isinstance(layer, KVCache) else layer)
     return state._replace(layers=tuple(layers))
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from spatial_ttt.model import kv_cache
+from spatial_ttt.model.anchor import AnchorCache
 from spatial_ttt.model.decoder import AnchorLayer
 from spatial_ttt.model.fused_attention import CUDNN_QUERIES
 from spatial_ttt.model.kernels import attention
@@ -17,7 +18,6 @@ from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.state import Tokens
 from spatial_ttt.model.steady_graphs import Buffers, Graphs, keep_latest, taps
 from spatial_ttt.model.steady_window import PageTable
-from spatial_ttt.model.ttt import AnchorCache
 
 Step = Callable[[], Any]
 

@@ -1,31 +1,28 @@
-"""Attention modules: the anchor's, and the TTT layer's with its fast-weight branch.
+"""The attention of a TTT layer: a window beside fast weights.
 
-Both hold Qwen3-VL's projections under Qwen3-VL's names. A TTT layer adds what its branch needs and
-computes y = o_proj( window attention + gated fast weights ) from shared q, k, v (paper, section 3).
+It holds Qwen3-VL's projections under Qwen3-VL's names, adds what its branch needs and computes
+y = o_proj( window attention + gated fast weights ) from shared q, k, v (paper, section 3).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spatial_ttt.errors import ConfigError
-from spatial_ttt.model import beside, bounded_blocks, fast_stream
+from spatial_ttt.model import beside, fast_stream
 from spatial_ttt.model import fast_weights as fw
-from spatial_ttt.model.attention import attend, attend_past, keep_window, last
-from spatial_ttt.model.bounded_cache import BoundedCache, attend_bounded
+from spatial_ttt.model.anchor import Attention
+from spatial_ttt.model.attention import attend, keep_window, last
 from spatial_ttt.model.configuration import TTTConfig, state_dtype
 from spatial_ttt.model.fast_parameters import DepthwiseKernel, FastParameters
 from spatial_ttt.model.holding import Plan, plan
 from spatial_ttt.model.kernels import attention, commit, mixing, resolve_backend, shaping
 from spatial_ttt.model.kernels.attention import Past
-from spatial_ttt.model.kv_cache import KVCache, append
 from spatial_ttt.model.layers import RMSNorm, derived, linear_together, rotate
 from spatial_ttt.model.layout import join, split
 from spatial_ttt.model.state import (
@@ -34,6 +31,7 @@ from spatial_ttt.model.state import (
     Projected,
     Raw,
     Tokens,
+    Trailing,
     TTTState,
     cat_raw,
     cat_tokens,
@@ -43,116 +41,7 @@ from spatial_ttt.model.state import (
 from spatial_ttt.model.stream_convolution import convolve_released, kernel_of
 
 UNIT_EPS = 1e-5
-AnchorCache = KVCache | BoundedCache
 TTT_NORM_EPS = 1e-5
-
-
-class Attention(nn.Module):
-    """Grouped-query projections with per-head RMSNorm; full causal attention (an anchor)."""
-
-    def __init__(self, text: Any) -> None:
-        super().__init__()
-        self._text = text
-        self.num_heads = text.num_attention_heads
-        self.num_kv_heads = text.num_key_value_heads
-        self.head_dim = text.head_dim
-        inner, kv, bias = (
-            self.num_heads * self.head_dim,
-            self.num_kv_heads * self.head_dim,
-            text.attention_bias,
-        )
-        self.q_proj = nn.Linear(text.hidden_size, inner, bias=bias)
-        self.k_proj = nn.Linear(text.hidden_size, kv, bias=bias)
-        self.v_proj = nn.Linear(text.hidden_size, kv, bias=bias)
-        self.o_proj = nn.Linear(inner, text.hidden_size, bias=bias)
-        self.q_norm = RMSNorm(self.head_dim, text.rms_norm_eps)
-        self.k_norm = RMSNorm(self.head_dim, text.rms_norm_eps)
-
-    @property
-    def implementation(self) -> str:
-        """The configured `attn_implementation`; read at every call, since transformers lets it be changed."""
-        return getattr(self._text, "_attn_implementation", None) or "sdpa"
-
-    def project(self, x: Tensor) -> Tensor:
-        """x [B, L, D] -> queries, keys and values side by side [B, L, (H + 2 Hkv) * Dh], not normed yet."""
-        return linear_together(self, x, (self.q_proj, self.k_proj, self.v_proj))
-
-    def normed(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What `project` returns -> q [B, L, H, Dh], k and v [B, L, Hkv, Dh], normed but not rotated."""
-        return normed_heads(self.q_norm, self.k_norm, qkv, self.sizes)
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        """Heads of queries, heads of keys, channels of a head."""
-        return self.num_heads, self.num_kv_heads, self.head_dim
-
-    def heads(self, qkv: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What `project` returns -> q [B, H, L, Dh], k and v [B, Hkv, L, Dh], normed and rotated."""
-        if shaping.applies(qkv):
-            return shaping.heads(qkv, rope, self.head_norms, self.num_kv_heads, None)[:3]
-        q, k, v = (t.transpose(1, 2) for t in self.normed(qkv))
-        return rotate(q, rope), rotate(k, rope), v
-
-    @property
-    def head_norms(self) -> shaping.HeadNorms:
-        """The per-head norms, for the kernel."""
-        return shaping.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps)
-
-    def attend_all(
-        self,
-        x: Tensor,
-        rope: Tensor,
-        cache: AnchorCache | None,
-        branches: int = 1,
-        wanted: int | None = None,
-    ) -> tuple[Tensor, AnchorCache]:
-        """Attend to all tokens seen, or to those a bounded cache keeps; x [B, L, D] -> [B, L, D].
-
-        With `wanted` only for the last so many tokens; all are remembered.
-        """
-        q, k, v = self.heads(self.project(x), rope)
-        first = 0 if wanted is None else max(0, x.shape[1] - wanted)
-        if isinstance(cache, BoundedCache) and wanted != 0:  # reads block by block, as it writes
-            out, grown = self.remember(q, k, v, cache, branches)
-            return self.o_proj(out[:, first:]), grown
-        out, grown = self.remember(q[:, :, first:], k, v, cache, branches)
-        return self.o_proj(out), grown
-
-    def remember(
-        self, q: Tensor, k: Tensor, v: Tensor, cache: AnchorCache | None, branches: int = 1
-    ) -> tuple[Tensor, AnchorCache]:
-        """Append keys and values [B, Hkv, L, Dh] and attend with q [B, H, L, Dh] -> [B, L, H * Dh].
-
-        Fewer queries are those of the last tokens; a bounded cache takes all or none.
-        """
-        attend = partial(attend_past, branches=branches, implementation=self.implementation)
-        if isinstance(cache, BoundedCache):
-            if branches > 1:
-                raise ConfigError(
-                    "branches are for training, with exact anchors; ask each on its own fork"
-                )
-            if bounded_blocks.applies(k, cache):
-                out, kept = bounded_blocks.attend_blocks(q, k, v, cache)
-            else:
-                out, kept = attend_bounded(q, k, v, cache, attend)
-            return out.transpose(1, 2).flatten(2), kept
-        past = cache.segments if cache is not None else ()
-        grown = append(cache, k, v)
-        *before, latest = grown.segments
-        if latest[0].shape[2] >= k.shape[2]:
-            # The new keys lie behind the tail's: attend to both as one.
-            past, (k, v) = tuple(before), latest
-        out = attend(q, past, (k, v))
-        return out.transpose(1, 2).flatten(2), grown
-
-
-def normed_heads(
-    q_norm: nn.Module, k_norm: nn.Module, qkv: Tensor, sizes: tuple[int, int, int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`Attention.normed` without its module, so that compiled code can be shared by all of them."""
-    heads, kv_heads, head_dim = sizes
-    q, k, v = qkv.unflatten(-1, (-1, head_dim)).split((heads, kv_heads, kv_heads), dim=2)
-    return q_norm(q), k_norm(k), v
 
 
 class TTTAttention(Attention):
@@ -242,10 +131,14 @@ class TTTAttention(Attention):
         if isinstance(window, Past):  # of captured work: the device knows where it lies
             attention.append(k, v, window)
             return attention.attend(q, window, window=size), window
-        keys, values = keep_window(window, k, v, size)
+        if isinstance(window, Trailing):
+            (keys, values), kept = window.joined(k, v, size)
+        else:
+            keys, values = keep_window(window, k, v, size)
+            kept = last(keys, size), last(values, size)
         how = {"branches": branches, "implementation": self.implementation}
         out = attend(q, keys, values, window=size, **how)  # type: ignore[arg-type]
-        return out.transpose(1, 2).flatten(2), (last(keys, size), last(values, size))
+        return out.transpose(1, 2).flatten(2), kept
 
     @property
     def rate_layers(self) -> tuple[nn.Linear, ...]:

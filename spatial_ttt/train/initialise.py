@@ -7,8 +7,9 @@ import math
 import torch
 from torch import nn
 
+from spatial_ttt.model.anchor import Attention
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
-from spatial_ttt.model.ttt import Attention, TTTAttention
+from spatial_ttt.model.ttt import TTTAttention
 
 STD = 0.02
 

@@ -95,7 +95,9 @@ def _convolve(
     to = out + (batch * out_length + first + pixel)[:, None] * channels + channel[None, :]
     stop = tl.minimum(begin + FRAMES, frames)
     size, step = height * width * channels, stride * channels
-    values = _around(base, past, begin, places, channel, channels, present, size, step, BEHIND, HAS_BEFORE, EVEN)  # fmt: skip
+    values = _around(
+        base, past, begin, places, channel, channels, present, size, step, BEHIND, HAS_BEFORE, EVEN
+    )
     for i in tl.range(0, stop - begin + 2, num_stages=1):
         # Asked for before they are needed: a slot's numbers come from far away.
         later = _around(
