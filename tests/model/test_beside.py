@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from spatial_ttt.model import beside
+from tests.model.kernels.checks import run
 from tests.model.streams import model_of, push, random_stream, same_bits, video
 
 
@@ -50,3 +51,12 @@ def test_memory_made_beside_is_not_given_out_while_it_is_read() -> None:
         sums.append(made.sum())
         del made
     assert [s.item() for s in sums] == [float(n) * size for n in range(50)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_writes_off_the_default_stream_follow_the_rule() -> None:
+    with torch.cuda.stream(torch.cuda.Stream()):  # there the products of a write are one graph
+        for _ in range(2):
+            found = run("commit", torch.device("cuda"))
+            assert found and all(error <= limit for error, limit in found.values()), found

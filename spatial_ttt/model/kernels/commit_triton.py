@@ -9,6 +9,8 @@ since they are symmetric; `_finish` adds the result and gives the rows back thei
 # Kernels are Triton's language, which has no types of Python's.
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -165,33 +167,73 @@ def begin(gradient: Places, momentum: Places | None, beta_sum: Tensor, count: in
 
 
 def orthogonalise(write: Tensor, squares: Tensor, work: torch.dtype) -> Tensor:
-    """Newton-Schulz of `write` [B, H, 3, D, D], with products of numbers rounded to `work`."""
+    """Newton-Schulz of `write` [B, H, 3, D, D], with products of numbers rounded to `work`.
+
+    Off the default stream, where a stream's pieces are written (see `model.beside`), the products are one graph; the
+    result is then good until the next call on that stream.
+    """
+    products: Callable[[], Tensor]
+    if _is_worth_capturing(write):
+        stream = torch.cuda.current_stream(write.device).cuda_stream
+        x, products = _captured(write.shape, work, write.device, stream)
+    else:
+        x, products = _products(write.shape, work, write.device)
     matrices, size = _sizes(write)
-    width = write.shape[-1]
     parts = squares.shape[1]
-    x = torch.empty_like(write, dtype=work)
-    gram, poly, other = (torch.empty_like(x) for _ in range(3))
     _scale[(matrices, parts)](
         write, squares, x, NORM_EPS, SIZE=size, BLOCK=_ENTRIES, PARTS=parts,
         WIDTH=triton.next_power_of_2(parts), num_warps=8,
     )  # fmt: skip
+    return products()
+
+
+def _products(
+    shape: torch.Size, work: torch.dtype, device: torch.device
+) -> tuple[Tensor, Callable[[], Tensor]]:
+    """Where Newton-Schulz of matrices [B, H, 3, D, D] begins, and its fifteen products from there."""
+    first, second, poly = (torch.empty(shape, dtype=work, device=device) for _ in range(3))
+    width, matrices = shape[-1], shape[:3].numel()
     tile = tile_of(width)
     blocks = width // tile
-    how: dict[str, Any] = {
-        "D": width,
-        "M": tile,
-        "K": min(64, tile),
-        "num_warps": 8,
-        "num_stages": 3,
-    }
+    how: dict[str, Any] = {"D": width, "M": tile, "K": min(64, tile), "num_warps": 8, "num_stages": 3}  # fmt: skip
     how |= product_options(work)
     half, whole = (blocks * (blocks + 1) // 2, matrices), (blocks * blocks, matrices)
-    for a, b, c in COEFFICIENTS:
-        _square[half](x, gram, 0.0, 1.0, HAS_SUM=False, **how)
-        _square[half](gram, poly, b, c, HAS_SUM=True, **how)
-        _multiply[whole](poly, x, other, a, N=tile, **how)
-        x, other = other, x
-    return x
+
+    def products() -> Tensor:
+        x, other = first, second
+        for a, b, c in COEFFICIENTS:
+            _square[half](x, other, 0.0, 1.0, HAS_SUM=False, **how)
+            _square[half](other, poly, b, c, HAS_SUM=True, **how)
+            _multiply[whole](poly, x, other, a, N=tile, **how)
+            x, other = other, x
+        return x
+
+    return first, products
+
+
+def _is_worth_capturing(x: Tensor) -> bool:
+    if x.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return False
+    return torch.cuda.current_stream(x.device) != torch.cuda.default_stream(x.device)
+
+
+@lru_cache(maxsize=16)
+def _captured(
+    shape: torch.Size, work: torch.dtype, device: torch.device, stream: int
+) -> tuple[Tensor, Callable[[], Tensor]]:
+    """`_products` as one launch, at a place of the stream's own."""
+    first, products = _products(shape, work, device)
+    first.zero_()
+    products()  # compiles what a capture must not
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        result = products()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    return first, replay
 
 
 def finish(
