@@ -22,6 +22,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no_convolution": ("--ttt", "convolution=none"),
     "no_dense": ("--dense", "0"),
     "no_anchors": ("--ttt", 'layer_pattern=["ttt"]'),
+    "no_memory": ("--ttt", 'layer_pattern=["ttt"]', "--attention", "annealed_window"),
     "window": ("--attention", "annealed_window"),
     "full": ("--attention", "full"),
     "no_muon": ("--ttt", "use_muon=false"),
@@ -33,10 +34,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 """What each variant changes on the command line of `spatial_ttt.train.tiny`.
 
 Chunks of 64 cannot be had: questions of up to 96 tokens are read without writing, so they must fit an open
-chunk, and shorter ones would be other questions. "no_dense" has neither read-outs nor dense exchanges.
+chunk, and shorter ones would be other questions. "no_dense" has neither read-outs nor dense exchanges, "no_memory" neither
+anchors nor fast weights: what lies beyond its windows is gone.
 """
 
-DEFAULT = tuple(name for name in VARIANTS if name != "no_momentum")
+DEFAULT = tuple(name for name in VARIANTS if name not in ("no_momentum", "not_annealed"))
 """Ten, so that two seeds of each fit twenty processes."""
 
 
