@@ -217,6 +217,18 @@ def _is_worth_capturing(x: Tensor) -> bool:
     return torch.cuda.current_stream(x.device) != torch.cuda.default_stream(x.device)
 
 
+class _Replay(NamedTuple):
+    """A captured list of products."""
+
+    graph: torch.cuda.CUDAGraph
+    result: Tensor
+    captured: Callable[[], Tensor]  # whose memory the graph works in: it must not be given out
+
+    def __call__(self) -> Tensor:
+        self.graph.replay()
+        return self.result
+
+
 @lru_cache(maxsize=16)
 def _captured(
     shape: torch.Size, work: torch.dtype, device: torch.device, stream: int
@@ -228,12 +240,7 @@ def _captured(
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = products()
-
-    def replay() -> Tensor:
-        graph.replay()
-        return result
-
-    return first, replay
+    return first, _Replay(graph, result, products)
 
 
 def finish(

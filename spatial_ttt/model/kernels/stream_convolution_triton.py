@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_FRAMES = 16  # outputs a program makes one after the other
+_FRAMES = 64  # outputs a program makes one after the other
 _PIXELS = 4
 _CHANNELS = 64
 _WARPS = 4
