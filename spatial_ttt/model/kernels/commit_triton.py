@@ -224,7 +224,8 @@ class _Replay(NamedTuple):
     result: Tensor
     captured: Callable[[], Tensor]  # whose memory the graph works in: it must not be given out
 
-    def __call__(self) -> Tensor:
+    def run(self) -> Tensor:
+        """The products again, from what lies at their place."""
         self.graph.replay()
         return self.result
 
@@ -240,7 +241,7 @@ def _captured(
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = products()
-    return first, _Replay(graph, result, products)
+    return first, _Replay(graph, result, products).run
 
 
 def finish(
