@@ -25,7 +25,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         if getattr(chosen, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(chosen, name)}")
     if chosen.attention is None:
+        if chosen.resume and (chosen.memory_from is not None or chosen.shrink is not None):
+            parser.error(
+                "with --resume the default is --attention hybrid, which has no use for --memory-from and --shrink; "
+                "say --attention annealed, or leave them out"
+            )
         chosen.attention = "hybrid" if chosen.resume else "annealed"
+    chosen.memory_from = 0.3 if chosen.memory_from is None else chosen.memory_from
+    chosen.shrink = chosen.shrink or [0.35, 0.65]
     if chosen.attention.startswith("annealed") and chosen.gate_bias:
         parser.error("--attention annealed begins with closed gates: not with --gate-bias")
     if chosen.gate_bias is None:
@@ -99,15 +106,16 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "start; the window alone; full attention alone (default: annealed, hybrid with --resume)",
     )
     parser.add_argument(
-        "--memory-from", type=float, default=0.3, help="progress at which fast weights come on"
+        "--memory-from",
+        type=float,
+        help="progress at which fast weights come on, where they are annealed (default: 0.3)",
     )
     parser.add_argument(
         "--shrink",
         type=float,
         nargs=2,
-        default=[0.35, 0.65],
         metavar=("FROM", "UNTIL"),
-        help="progress between which the window shrinks",
+        help="progress between which the window shrinks, where it is annealed (default: 0.35 0.65)",
     )
 
 

@@ -90,6 +90,15 @@ def test_annealing_goes_on_from_closed_gates_only(tmp_path) -> None:
     assert gates_are_closed(make_model(parse(words), clips.tokenizer(), folder))
 
 
+def test_a_resumed_run_is_told_how_it_attends_where_that_shrinks(capsys) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--resume", "somewhere", "--shrink", "0.1", "0.3"])
+    assert "say --attention annealed" in capsys.readouterr().err
+    chosen = parse(["--resume", "somewhere", "--attention", "annealed", "--shrink", "0.1", "0.3"])
+    assert (chosen.memory_from, chosen.shrink) == (0.3, [0.1, 0.3])
+    assert parse([]).shrink == [0.35, 0.65]
+
+
 def test_one_rate_for_all_groups() -> None:
     config = optim_config(parse(["--learning-rate", "3e-4", "--no-muon-optimizer"]))
     assert config.learning_rate == dict.fromkeys(GROUPS, 3e-4)
