@@ -34,8 +34,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 """What each variant changes on the command line of `spatial_ttt.train.tiny`.
 
 Chunks of 64 cannot be had: questions of up to 96 tokens are read without writing, so they must fit an open
-chunk, and shorter ones would be other questions. "no_dense" has neither read-outs nor dense exchanges, "no_memory" neither
-anchors nor fast weights: what lies beyond its windows is gone.
+chunk, and shorter ones would be other questions. "no_dense" has neither read-outs nor dense exchanges;
+"no_memory" has neither anchors nor fast weights: what lies beyond its windows is gone.
 """
 
 DEFAULT = tuple(name for name in VARIANTS if name not in ("no_momentum", "not_annealed"))
