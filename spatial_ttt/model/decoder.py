@@ -110,7 +110,8 @@ class TTTLayer(DecoderLayer):
     ) -> tuple[Tokens, LayerState]:
         """Return the determined tokens, with `wanted` the last so many; hold the rest back in the state."""
         past = cast(TTTState | None, state)
-        ready, mixed, past = self.self_attn(
+        # Not as a module's call, which would keep what the attention lets go of.
+        ready, mixed, past = self.self_attn.forward(
             self.input_layernorm(tokens.hidden), tokens, past, branches, keep_state
         )
         if wanted is not None:

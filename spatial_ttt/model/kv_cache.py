@@ -102,7 +102,8 @@ def reserve(cache: KVCache, count: int) -> KVCache:
     length = cache.tail + count
     if cache.high_water[0] == cache.tail and cache.keys.shape[2] >= length:
         return cache
-    spare = min(cache.tail, SPARE_TOKENS)
+    # A long piece is followed by others as long, for which no spare room is enough.
+    spare = min(cache.tail, SPARE_TOKENS) if count < SPARE_TOKENS else 0
     return _with_room(cache, max(length, min(length + spare, PAGE_TOKENS)))
 
 
