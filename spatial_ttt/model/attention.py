@@ -193,12 +193,26 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
 
 
 def keep_window(
-    cache: tuple[Tensor, Tensor] | None, k: Tensor, v: Tensor, window: int
+    cache: tuple[Tensor, Tensor] | None, k: Tensor, v: Tensor, room: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Past and new keys and values joined: [B, Hkv, <= W + L, Dh] each; slice the last W to carry on."""
+    """Past and new keys and values joined: [B, Hkv, <= W + L, Dh] each; slice the last W to carry on.
+
+    With `room` the new ones stand behind free memory for as many tokens as the past has, which is then filled.
+    """
     if cache is None:
         return k, v
-    return torch.cat((cache[0], k), dim=2), torch.cat((cache[1], v), dim=2)
+    if not room:
+        return torch.cat((cache[0], k), dim=2), torch.cat((cache[1], v), dim=2)
+    wide = _with_room(k, room), _with_room(v, room)
+    for all_of_them, past in zip(wide, cache, strict=True):
+        all_of_them[:, :, :room] = past
+    return wide
+
+
+def _with_room(x: Tensor, room: int) -> Tensor:
+    """A view of x [B, Hkv, L, Dh] that begins `room` tokens earlier."""
+    shape = (*x.shape[:2], room + x.shape[2], x.shape[3])
+    return x.as_strided(shape, x.stride(), x.storage_offset() - room * x.stride(2))
 
 
 def last(x: Tensor, window: int) -> Tensor:

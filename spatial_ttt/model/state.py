@@ -49,11 +49,13 @@ class Projected(NamedTuple):
     lr: Tensor  # [B, L, 3 * fast heads]
     momentum: Tensor  # [B, L, fast heads]
     gate: Tensor  # [B, L, fast heads]
+    room: int = 0  # tokens of free memory before key and value, for the window's
 
     def first(self, count: int, fast: Tensor) -> Projected:
         """The first `count` tokens, their branch convolved already."""
         q, k, v = (t[:, :, :count] for t in self[:3])
-        return Projected(q, k, v, fast, *(t[:, :count] for t in self[4:]))
+        lr, momentum, gate = (t[:, :count] for t in self[4:7])
+        return Projected(q, k, v, fast, lr, momentum, gate, self.room)
 
 
 class Held(NamedTuple):

@@ -94,7 +94,7 @@ class TTTAttention(Attention):
             raw = cat_raw(state.held.raw, raw)
         grid = state.context.grid if state.context else None
         todo = plan(tokens.layout, grid, self.config.convolution)
-        projected = self.shape(raw, tokens.rope)
+        projected = self.shape(raw, tokens.rope, _room_for(state.window))
         fast, context = self.convolve(projected.fast, todo, state.context)
         front, back = split(tokens.layout, todo.released)
         held = None
@@ -124,9 +124,12 @@ class TTTAttention(Attention):
         return self.o_proj(out), state._replace(window=window)
 
     def _through_window(
-        self, q: Tensor, k: Tensor, v: Tensor, window: Any, branches: int
+        self, q: Tensor, k: Tensor, v: Tensor, window: Any, branches: int, room: int = 0
     ) -> tuple[Tensor, Any]:
-        """Attend to the window and to the new tokens themselves -> [B, L, H * Dh] and the window moved on."""
+        """Attend to the window and to the new tokens themselves -> [B, L, H * Dh] and the window moved on.
+
+        `room` as in `Projected`.
+        """
         size = self.config.window_size
         if isinstance(window, Past):  # of captured work: the device knows where it lies
             attention.append(k, v, window)
@@ -134,7 +137,7 @@ class TTTAttention(Attention):
         if isinstance(window, Trailing):
             (keys, values), kept = window.joined(k, v, size)
         else:
-            keys, values = keep_window(window, k, v, size)
+            keys, values = keep_window(window, k, v, room)
             kept = last(keys, size), last(values, size)
         how = {"branches": branches, "implementation": self.implementation}
         out = attend(q, keys, values, window=size, **how)  # type: ignore[arg-type]
@@ -146,13 +149,17 @@ class TTTAttention(Attention):
         layers = (self.lr_proj, self.momentum_proj, self.ttt_scale_proj)
         return tuple(layer for layer in layers if layer is not None)
 
-    def shape(self, raw: Raw, rope: Tensor) -> Projected:
-        """Everything a token brings along that depends on itself and its position alone."""
+    def shape(self, raw: Raw, rope: Tensor, room: int = 0) -> Projected:
+        """Everything a token brings along that depends on itself and its position alone.
+
+        `room`: see `Projected`; where no kernel makes it, the result has none.
+        """
         if shaping.applies(raw.qkv):
-            scales = self._scales(raw.qkv.dtype)
-            q, k, v, fast = shaping.heads(raw.qkv, rope, self.head_norms, self.num_kv_heads, scales)
+            norms, scales = self.head_norms, self._scales(raw.qkv.dtype)
+            q, k, v, fast = shaping.heads(raw.qkv, rope, norms, self.num_kv_heads, scales, room)
             assert fast is not None
-            return Projected(q, k, v, fast, *self.rates(raw.rates))
+            lr, momentum, gate = self.rates(raw.rates)
+            return Projected(q, k, v, fast, lr, momentum, gate, room)
         query, key, value = self.normed(raw.qkv)
         q, k, v = (t.transpose(1, 2) for t in (query, key, value))
         groups = self.num_heads // self.num_kv_heads
@@ -162,7 +169,9 @@ class TTTAttention(Attention):
             (query * self.q_scale + self.q_offset, key * self.k_scale + self.k_offset, value),
             dim=-1,
         )
-        return Projected(rotate(q, rope), rotate(k, rope), v, fast, *self.rates(raw.rates))
+        q, k = rotate(q, rope), rotate(k, rope)
+        lr, momentum, gate = self.rates(raw.rates)
+        return Projected(q, k, v, fast, lr, momentum, gate)
 
     def _scales(self, dtype: torch.dtype) -> Tensor:
         """Scale and offset of queries, then of keys, [4, D]."""
@@ -207,7 +216,7 @@ class TTTAttention(Attention):
         gate, box = tokens.gate, [tokens]
 
         def attend() -> tuple[Tensor, Any]:
-            return self._through_window(*tokens[:3], state.window, branches)
+            return self._through_window(*tokens[:3], state.window, branches, tokens.room)
 
         def write() -> tuple[Tensor, Any]:
             return self._read_and_write(box.pop(), rope, state.fast, branches, keep_state)
@@ -283,6 +292,12 @@ class TTTAttention(Attention):
     def empty_state(self, batch: int) -> TTTState:
         """The state before the first token of `batch` rows."""
         return TTTState(fw.initial_state(self.fast_weights.initial(), batch), None, None, None)
+
+
+def _room_for(window: Any) -> int:
+    """Tokens of a window that is joined with what comes after it."""
+    is_joined = isinstance(window, tuple) and not isinstance(window, Past | Trailing)
+    return window[0].shape[2] if is_joined else 0
 
 
 def _heads(x: Tensor, dim: int) -> Tensor:

@@ -106,8 +106,20 @@ def test_past_segments_are_one_past(implementation):
 
 
 def test_a_window_is_a_copy_that_frees_the_rest():
-    keys, values = keep_window(None, heads(3, 2), heads(3, 2, seed=1), 4)
-    keys, values = keep_window((keys, values), heads(3, 2, seed=2), heads(3, 2, seed=3), 4)
+    keys, values = keep_window(None, heads(3, 2), heads(3, 2, seed=1))
+    keys, values = keep_window((keys, values), heads(3, 2, seed=2), heads(3, 2, seed=3))
     kept = last(keys, 4)
     assert torch.equal(kept, keys[:, :, 2:]) and kept.untyped_storage().nbytes() == kept.nbytes
     assert last(values, 6) is values
+
+
+def test_a_window_fills_the_room_before_what_follows():
+    past = heads(3, 2), heads(3, 2, seed=1)
+    new = heads(5, 2, seed=2), heads(5, 2, seed=3)
+    with_room = [
+        torch.cat((torch.full_like(x, torch.nan), y), 2) for x, y in zip(past, new, strict=True)
+    ]
+    keys, values = keep_window(past, *(x[:, :, 3:] for x in with_room), room=3)
+    expected = keep_window(past, *new)
+    assert torch.equal(keys, expected[0]) and torch.equal(values, expected[1])
+    assert keys.data_ptr() == with_room[0].data_ptr()

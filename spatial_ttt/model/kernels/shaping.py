@@ -29,16 +29,22 @@ def applies(x: Tensor) -> bool:
 
 
 def heads(
-    qkv: Tensor, rope: Tensor, norms: HeadNorms, kv_heads: int, scales: Tensor | None
+    qkv: Tensor,
+    rope: Tensor,
+    norms: HeadNorms,
+    kv_heads: int,
+    scales: Tensor | None,
+    room: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """`Attention.heads` and `TTTAttention.shape`: norms, rotation and the fast branch's inputs.
 
     qkv [B, L, (H + 2 Hkv) Dh], rope [B, L, Dh] -> q [B, H, L, Dh], k and v [B, Hkv, L, Dh], and with
-    `scales` [4, D] (of queries, their offset, of keys, their offset) the branch's [B, L, 3 H Dh].
+    `scales` [4, D] (of queries, their offset, of keys, their offset) the branch's [B, L, 3 H Dh]. Before k and v of
+    each head there is free memory for `room` tokens.
     """
     from spatial_ttt.model.kernels import shaping_triton as kernels
 
-    return kernels.heads(qkv, rope, norms, kv_heads, scales)
+    return kernels.heads(qkv, rope, norms, kv_heads, scales, room)
 
 
 def rates(raw: Tensor, offset: float, num_heads: int, has: tuple[bool, bool]) -> tuple[Tensor, ...]:

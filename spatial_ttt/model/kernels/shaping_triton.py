@@ -39,13 +39,16 @@ def _store_scaled(place, scales, width, c, channel, inside, x):
     tl.store(place, _scaled(x, by, shift), mask=inside)
 
 
-@triton.jit(do_not_specialize=["rows", "length"])
+@triton.jit(do_not_specialize=["rows", "length", "room"])
 def _heads(
-    qkv, rope, q_weight, k_weight, scales, out_q, out_k, out_v, fast, rows, length, stride_b, stride_l, rope_b,
+    qkv, rope, q_weight, k_weight, scales, out_q, out_k, out_v, fast, rows, length, room, stride_b, stride_l, rope_b,
     rope_l, eps, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
     TOKENS: tl.constexpr, HAS_FAST: tl.constexpr,
 ):  # fmt: skip
-    """One head of TOKENS tokens; heads are queries, then keys, then values. `scales` is [4, D]."""
+    """One head of TOKENS tokens; heads are queries, then keys, then values. `scales` is [4, D].
+
+    `room` tokens before those of each head of keys and values are left as they are.
+    """
     row = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     head = tl.program_id(1)
     batch, token = row // length, row % length
@@ -81,7 +84,9 @@ def _heads(
                 _store_scaled(to + HALF, by + HALF, width, c, channel, inside, second)
         else:
             kv = head - HEADS
-            at = ((batch * KV_HEADS + kv) * length + token)[:, None] * (2 * HALF) + c[None, :]
+            at = ((batch * KV_HEADS + kv) * (room + length) + room + token)[:, None] * (
+                2 * HALF
+            ) + c[None, :]
             tl.store(out_k + at, turned_x, mask=inside)
             tl.store(out_k + at + HALF, turned_y, mask=inside)
             if HAS_FAST:
@@ -92,7 +97,9 @@ def _heads(
                     _store_scaled(to + HALF, by + HALF, width, c, channel, inside, second)
     else:
         kv = head - HEADS - KV_HEADS
-        at = ((batch * KV_HEADS + kv) * length + token)[:, None] * (2 * HALF) + c[None, :]
+        at = ((batch * KV_HEADS + kv) * (room + length) + room + token)[:, None] * (2 * HALF) + c[
+            None, :
+        ]
         tl.store(out_v + at, first, mask=inside)
         tl.store(out_v + at + HALF, second, mask=inside)
         if HAS_FAST:
@@ -103,7 +110,7 @@ def _heads(
 
 
 def heads(
-    qkv: Tensor, rope: Tensor, norms: HeadNorms, kv_heads: int, scales: Tensor | None
+    qkv: Tensor, rope: Tensor, norms: HeadNorms, kv_heads: int, scales: Tensor | None, room: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """See `shaping.heads`."""
     qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
@@ -113,17 +120,17 @@ def heads(
     total = width // dim
     num = total - 2 * kv_heads
     q = qkv.new_empty(batch, num, length, dim)
-    k, v = (qkv.new_empty(batch, kv_heads, length, dim) for _ in range(2))
+    k, v = (qkv.new_empty(batch, kv_heads, room + length, dim) for _ in range(2))
     fast = qkv.new_empty(batch, length, 3 * num * dim) if scales is not None else None
     table = q if scales is None else scales.contiguous()
     rows = batch * length
     if rows:
         _heads[(triton.cdiv(rows, _TOKENS), total)](
             qkv, rope, norms.query, norms.key, table, q, k, v, q if fast is None else fast, rows, length,
-            *qkv.stride()[:2], *rope.stride()[:2], norms.eps, HEADS=num, KV_HEADS=kv_heads, HALF=dim // 2,
+            room, *qkv.stride()[:2], *rope.stride()[:2], norms.eps, HEADS=num, KV_HEADS=kv_heads, HALF=dim // 2,
             BLOCK=triton.next_power_of_2(dim // 2), TOKENS=_TOKENS, HAS_FAST=fast is not None, num_warps=4,
         )  # fmt: skip
-    return q, k, v, fast
+    return q, k[:, :, room:], v[:, :, room:], fast
 
 
 @triton.jit(do_not_specialize=["rows"])

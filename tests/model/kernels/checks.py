@@ -23,6 +23,7 @@ from tests.model.kernels.check import Check, Function
 from tests.model.kernels.commit_checks import commit
 from tests.model.kernels.layer_checks import decoder, steady, streaming
 from tests.model.kernels.merging_checks import merging
+from tests.model.kernels.wide_checks import wide_scan
 
 
 def newton_schulz(device: torch.device) -> Iterator[Check]:
@@ -263,6 +264,7 @@ CHECKS = {
     "mixing": mixing,
     "network": network,
     "scan": scan,
+    "wide_scan": wide_scan,
     "decoder": decoder,
     "shaping": shaping,
     "streaming": streaming,

@@ -1,0 +1,97 @@
+"""The scan of wide heads, for training, against the rule: outputs, last state, gradients of everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from spatial_ttt.model import fast_weights as fw
+from spatial_ttt.model.configuration import TTTConfig, paper_ttt_config
+from spatial_ttt.model.kernels import request_backend
+from tests.model.kernels.check import Check, Function
+
+AS_NEAR = 1.3
+"""The kernels may be this many times as far from the exact rule as the plain one in half precision."""
+
+
+def wide_scan(device: torch.device) -> Iterator[Check]:
+    """Every rule over a few chunks with an odd end; then pieces that carry the state across borders."""
+    if device.type == "cuda":
+        yield from _in_half_precision(device)
+        return
+    rules = list(product((True, False), (True, False), ("post", "pre")))
+    for muon, momentum, placement in rules:
+        rule = paper_ttt_config(
+            use_muon=muon,
+            use_momentum=momentum,
+            norm_placement=placement,
+            chunk_size=21,
+            newton_schulz_dtype="float32",
+        )
+        limit = 2e-4 if muon else 5e-6
+        inputs = _inputs((2, 2, 107, 16), device)
+        for borders in ((107,), (42, 107)):
+            name = f"muon {muon} momentum {momentum} {placement} {borders}"
+            fast, plain = (_scan(rule, how, borders) for how in ("triton", "reference"))
+            yield Check(name, fast, plain, inputs, limit)
+    rule = paper_ttt_config(chunk_size=40, newton_schulz_dtype="float32")
+    inputs = _inputs((1, 1, 100, 48), device)
+    fast, plain = (_scan(rule, how, (100,)) for how in ("triton", "reference"))
+    yield Check("48 channels", fast, plain, inputs, 5e-4)
+
+
+def _in_half_precision(device: torch.device) -> Iterator[Check]:
+    for (batch, size, chunk), placement in product(
+        ((1, 128, 200), (2, 256, 300), (1, 512, 700)), ("post", "pre")
+    ):
+        rule = paper_ttt_config(norm_placement=placement, chunk_size=chunk)
+        length = 3 * chunk + 5
+        inputs = _inputs((batch, 2, length, size), device)
+        inputs = [x.to(torch.bfloat16) for x in inputs[:3]] + inputs[3:]
+        fast, plain = (_scan(rule, how, (length,)) for how in ("triton", "reference"))
+        limit = AS_NEAR * _noise(plain, inputs)
+        yield Check(f"{batch} x {size} {placement}", fast, plain, inputs, limit)
+
+
+def _noise(plain: Function, inputs: Sequence[Tensor]) -> float:
+    """How far the plain rule in half precision is from the exact one, outputs and gradients."""
+    from tests.model.kernels.checks import _error, _results
+
+    wanted, upstream = _results(plain, [x.double() for x in inputs], None)
+    got, _ = _results(plain, inputs, upstream)
+    return max(_error(a, b) for a, b in zip(got, wanted, strict=True))
+
+
+def _inputs(shape: tuple[int, int, int, int], device: torch.device) -> list[Tensor]:
+    from tests.model.kernels.checks import scan_inputs
+
+    return scan_inputs(shape, device)
+
+
+def _scan(rule: TTTConfig, backend: str, borders: tuple[int, ...]) -> Function:
+    """Scan piece by piece; with several pieces the last state counts as a result."""
+
+    def run(
+        query: Tensor, key: Tensor, value: Tensor, lr: Tensor, beta: Tensor, *first: Tensor
+    ) -> tuple[Tensor, ...]:
+        weights = fw.FastWeights(*first)
+        state = fw.initial_state(weights, query.shape[0])
+        inputs = fw.FastInputs(query, key, value, lr, beta)
+        keep = len(borders) > 1
+        start, outputs = 0, []
+        for stop in borders:
+            if state.num_tokens:  # a full chunk: such narrow heads have no kernel for a lone write
+                with request_backend("reference"):
+                    state = fw.commit(state, weights, rule)
+            with request_backend(backend):
+                piece = inputs.cut(start, stop)
+                out, state = fw.scan(state, piece, weights, rule, keep_state=keep)
+            outputs.append(out)
+            start = stop
+        ends = (*state.weights, *(state.master or ()), *(state.momentum or ())) if keep else ()
+        return (torch.cat(outputs, dim=2), *ends)
+
+    return run
