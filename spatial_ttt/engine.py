@@ -134,8 +134,8 @@ def _heads(
     return rotate(q, rope), rotate(k, rope), v
 
 
-def _shape(attention: TTTAttention, raw: Raw, rope: Tensor) -> Projected:
-    """`TTTAttention.shape` of inputs of known widths."""
+def _shape(attention: TTTAttention, raw: Raw, rope: Tensor, room: int = 0) -> Projected:
+    """`TTTAttention.shape` of inputs of known widths, with gradients, for which nobody makes room."""
     heads, kv_heads, head_dim = attention.sizes
     qkv = _wide(raw.qkv, (heads + 2 * kv_heads) * head_dim)
     rates = _wide(raw.rates, sum(layer.out_features for layer in attention.rate_layers))

@@ -295,9 +295,9 @@ class TTTAttention(Attention):
 
 
 def _room_for(window: Any) -> int:
-    """Tokens of a window that is joined with what comes after it."""
+    """Tokens of a window that is joined with what comes after it, without gradients."""
     is_joined = isinstance(window, tuple) and not isinstance(window, Past | Trailing)
-    return window[0].shape[2] if is_joined else 0
+    return window[0].shape[2] if is_joined and not torch.is_grad_enabled() else 0
 
 
 def _heads(x: Tensor, dim: int) -> Tensor:

@@ -45,13 +45,10 @@ def _heads(
     rope_l, eps, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
     TOKENS: tl.constexpr, HAS_FAST: tl.constexpr,
 ):  # fmt: skip
-    """One head of TOKENS tokens; heads are queries, then keys, then values. `scales` is [4, D].
-
-    `room` tokens before those of each head of keys and values are left as they are.
-    """
+    """One head of TOKENS tokens: queries, then keys, then values, these behind `room` tokens. `scales` is [4, D]."""
     row = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     head = tl.program_id(1)
-    batch, token = row // length, row % length
+    batch, token, wide = row // length, row % length, room + length
     c = tl.arange(0, BLOCK)
     channel = c < HALF
     inside = (row < rows)[:, None] & channel[None, :]
@@ -84,9 +81,7 @@ def _heads(
                 _store_scaled(to + HALF, by + HALF, width, c, channel, inside, second)
         else:
             kv = head - HEADS
-            at = ((batch * KV_HEADS + kv) * (room + length) + room + token)[:, None] * (
-                2 * HALF
-            ) + c[None, :]
+            at = ((batch * KV_HEADS + kv) * wide + room + token)[:, None] * (2 * HALF) + c[None, :]
             tl.store(out_k + at, turned_x, mask=inside)
             tl.store(out_k + at + HALF, turned_y, mask=inside)
             if HAS_FAST:
@@ -97,9 +92,7 @@ def _heads(
                     _store_scaled(to + HALF, by + HALF, width, c, channel, inside, second)
     else:
         kv = head - HEADS - KV_HEADS
-        at = ((batch * KV_HEADS + kv) * (room + length) + room + token)[:, None] * (2 * HALF) + c[
-            None, :
-        ]
+        at = ((batch * KV_HEADS + kv) * wide + room + token)[:, None] * (2 * HALF) + c[None, :]
         tl.store(out_v + at, first, mask=inside)
         tl.store(out_v + at + HALF, second, mask=inside)
         if HAS_FAST:
