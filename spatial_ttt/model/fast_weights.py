@@ -290,11 +290,13 @@ def scan(
     )  # tokens that fill the open chunk
     if inputs.length - opened <= config.chunk_size:
         return plain_scan(state, inputs, initial, config, keep_state=keep_state)
-    from spatial_ttt.model.kernels import scan as kernel
+    from spatial_ttt.model.kernels import scan as narrow
+    from spatial_ttt.model.kernels import wide_scan
 
-    backend, _ = resolve_backend(
-        "scan", inputs.query.device, inputs.query.dtype, kernel.problem(state, inputs)
-    )
+    is_wide = wide_scan.problem(state, inputs, config) is None
+    run_scan = wide_scan.scan if is_wide else narrow.scan
+    problem = None if is_wide else narrow.problem(state, inputs)
+    backend, _ = resolve_backend("scan", inputs.query.device, inputs.query.dtype, problem)
     if backend == "reference":
         return plain_scan(state, inputs, initial, config, keep_state=keep_state)
     outputs = []
@@ -303,9 +305,8 @@ def scan(
             out, state = plain_scan(state, inputs.cut(0, opened), initial, config)
             outputs.append(out)
         state = commit(state, initial, config)
-    out, state, rest = kernel.scan(
-        state, inputs.cut(opened, inputs.length), initial, config, keep_state
-    )
+    left = inputs.cut(opened, inputs.length)
+    out, state, rest = run_scan(state, left, initial, config, keep_state)
     outputs.append(out)
     if keep_state:
         state = accumulate(state, rest)

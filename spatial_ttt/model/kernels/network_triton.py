@@ -66,28 +66,35 @@ def _hidden_backward(
     _store_both(d_both, row, channel, inside, size, d * u * (s * (1.0 + a * (1.0 - s))), d * a * s)
 
 
-@triton.jit(do_not_specialize=["count"])
+@triton.jit
+def _rate_places(row, length, step):
+    """Where the learning rates of a row lie: `length` rows side by side, then a `step` to the next."""
+    return (row // length) * step + (row % length) * 3
+
+
+@triton.jit(do_not_specialize=["count", "length", "lr_step"])
 def _rows(
-    both, error, lr, rows, rows_down, count, size, ROWS: tl.constexpr, CHANNELS: tl.constexpr
-):
+    both, error, lr, rows, rows_down, count, size, length, lr_step, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, CHANNELS)
     inside = (row < count)[:, None] & (channel < size)[None, :]
     a, u, s = _load_both(both, row, channel, inside, size)
     at = row[:, None] * size + channel[None, :]
     e = tl.load(error + at, mask=inside, other=0.0).to(tl.float32)
-    lr_gate = tl.load(lr + row * 3, mask=row < count, other=0.0)[:, None]
-    lr_down = tl.load(lr + row * 3 + 1, mask=row < count, other=0.0)[:, None]
-    lr_up = tl.load(lr + row * 3 + 2, mask=row < count, other=0.0)[:, None]
+    lr += _rate_places(row, length, lr_step)
+    lr_gate = tl.load(lr, mask=row < count, other=0.0)[:, None]
+    lr_down = tl.load(lr + 1, mask=row < count, other=0.0)[:, None]
+    lr_up = tl.load(lr + 2, mask=row < count, other=0.0)[:, None]
     silu = a * s
     slope = s * (1.0 + a * (1.0 - s))
     _store_both(rows, row, channel, inside, size, e * u * slope * lr_gate, e * silu * lr_up)
     tl.store(rows_down + at, (silu * u * lr_down).to(rows_down.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["count"])
+@triton.jit(do_not_specialize=["count", "length", "lr_step", "to_step"])
 def _rows_backward(
-    both, error, lr, d_rows, d_rows_down, rows, rows_down, d_both, d_error, d_lr, count, size,
+    both, error, lr, d_rows, d_rows_down, rows, rows_down, d_both, d_error, d_lr, count, size, length, lr_step, to_step,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -97,9 +104,10 @@ def _rows_backward(
     a, u, s = _load_both(both, row, channel, inside, size)
     at = row[:, None] * size + channel[None, :]
     e = tl.load(error + at, mask=inside, other=0.0).to(tl.float32)
-    lr_gate = tl.load(lr + row * 3, mask=real, other=0.0)[:, None]
-    lr_down = tl.load(lr + row * 3 + 1, mask=real, other=0.0)[:, None]
-    lr_up = tl.load(lr + row * 3 + 2, mask=real, other=0.0)[:, None]
+    lr += _rate_places(row, length, lr_step)
+    lr_gate = tl.load(lr, mask=real, other=0.0)[:, None]
+    lr_down = tl.load(lr + 1, mask=real, other=0.0)[:, None]
+    lr_up = tl.load(lr + 2, mask=real, other=0.0)[:, None]
     silu = a * s
     slope = s * (1.0 + a * (1.0 - s))
     _store_both(rows, row, channel, inside, size, e * u * slope * lr_gate, e * silu * lr_up)
@@ -108,9 +116,10 @@ def _rows_backward(
     r_gate = tl.load(d_rows + both_at, mask=inside, other=0.0).to(tl.float32)
     r_up = tl.load(d_rows + both_at + size, mask=inside, other=0.0).to(tl.float32)
     r_down = tl.load(d_rows_down + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(d_lr + row * 3, tl.sum(r_gate * e * u * slope, axis=1), mask=real)
-    tl.store(d_lr + row * 3 + 1, tl.sum(r_down * silu * u, axis=1), mask=real)
-    tl.store(d_lr + row * 3 + 2, tl.sum(r_up * e * silu, axis=1), mask=real)
+    d_lr += _rate_places(row, length, to_step)
+    tl.store(d_lr, tl.sum(r_gate * e * u * slope, axis=1), mask=real)
+    tl.store(d_lr + 1, tl.sum(r_down * silu * u, axis=1), mask=real)
+    tl.store(d_lr + 2, tl.sum(r_up * e * silu, axis=1), mask=real)
     r_gate *= lr_gate
     r_up *= lr_up
     r_down *= lr_down
@@ -154,21 +163,43 @@ def rows(both: Tensor, error: Tensor, lr: Tensor) -> tuple[Tensor, Tensor]:
 
     `error` [..., L, F] is the value seen through down; lr [..., L, 3].
     """
-    both, error, lr = both.contiguous(), error.contiguous(), lr.to(torch.float32).contiguous()
+    both, error, lr = both.contiguous(), error.contiguous(), _rates(lr)
     grid, count, size, blocks = _launch(both)
     out, out_down = torch.empty_like(both), torch.empty_like(error)
-    _rows[grid](both, error, lr, out, out_down, count, size, **blocks)
+    _rows[grid](both, error, lr, out, out_down, count, size, *_steps(lr), **blocks)
     return out, out_down
 
 
 def rows_backward(
-    inputs: tuple[Tensor, Tensor, Tensor], grads: tuple[Tensor, Tensor]
+    inputs: tuple[Tensor, Tensor, Tensor],
+    grads: tuple[Tensor, Tensor],
+    d_lr: Tensor | None = None,
 ) -> RowGradients:
-    """The rows again, and gradients of `both`, `error` and lr from those of the rows."""
-    both, error = (x.contiguous() for x in inputs[:2])
-    lr = inputs[2].to(torch.float32).contiguous()
+    """The rows again, and gradients of `both`, `error` and lr from those of the rows.
+
+    The last is put into `d_lr` if given: float32, tokens side by side, rows of tokens equally far apart.
+    """
+    both, error, lr = inputs[0].contiguous(), inputs[1].contiguous(), _rates(inputs[2])
     d_rows, d_rows_down = (x.contiguous() for x in grads)
     grid, count, size, blocks = _launch(both)
-    found = RowGradients(*(torch.empty_like(x) for x in (both, error, both, error, lr)))
-    _rows_backward[grid](both, error, lr, d_rows, d_rows_down, *found, count, size, **blocks)
+    d_lr = torch.empty(lr.shape, dtype=lr.dtype, device=lr.device) if d_lr is None else d_lr
+    out, out_down, d_both, d_error = (torch.empty_like(x) for x in (both, error, both, error))
+    found = RowGradients(out, out_down, d_both, d_error, d_lr)
+    _rows_backward[grid](
+        both, error, lr, d_rows, d_rows_down, *found, count, size, *_steps(lr), _steps(d_lr)[1], **blocks
+    )  # fmt: skip
     return found
+
+
+def _rates(lr: Tensor) -> Tensor:
+    """Learning rates [..., L, 3] in float32, as `_steps` needs them: a piece of all tokens as it lies."""
+    if lr.dtype == torch.float32 and lr.stride()[-2:] == (3, 1):
+        outer = range(lr.dim() - 3)
+        if all(lr.stride(i) == lr.stride(i + 1) * lr.shape[i + 1] for i in outer):
+            return lr
+    return lr.to(torch.float32).contiguous()
+
+
+def _steps(lr: Tensor) -> tuple[int, int]:
+    """Tokens side by side, and how far the next row of tokens is."""
+    return lr.shape[-2], lr.stride(-3) if lr.dim() > 2 else 0

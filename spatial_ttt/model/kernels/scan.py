@@ -51,34 +51,46 @@ def scan(
 
     The scan starts at a chunk's border. Without `keep_state` the state comes back as it went in.
     """
-    from spatial_ttt.model.fast_weights import normalise_rows
-
-    size = config.chunk_size
-    writes = (inputs.length - 1) // size
-    written = inputs.momentum[:, :, : writes * size].unflatten(-1, (writes, size))
-    beta = written.to(torch.float32).mean(-1)
+    rule = rule_of(state, config, keep_state)
+    beta, rest = betas(inputs, config.chunk_size)
     norms = torch.stack([w.norm(dim=-1) for w in initial], dim=1)  # [H, 3, D]
-    is_fresh = state.master is None
-    rule = Rule(
-        chunk_size=size,
-        use_muon=config.use_muon,
-        use_momentum=config.use_momentum,
-        is_pre_norm=config.norm_placement == "pre",
-        polish_dtype=getattr(torch, config.newton_schulz_dtype),
-        is_fresh=is_fresh,
-        has_momentum=config.use_momentum and state.momentum is not None,
-        keep_state=keep_state,
-    )
     first = torch.stack(state.weights if state.master is None else state.master, dim=2)
     momentum = torch.stack(state.momentum, dim=2) if rule.has_momentum and state.momentum else None
     out, total, write = _Scan.apply(
         inputs.query, inputs.key, inputs.value, inputs.lr, beta, norms, first, momentum, rule
     )
-    rest = inputs.cut(writes * size, inputs.length)
     if not keep_state:
         return out, state, rest
+    return out, state_after(total, write, norms, rule), rest
+
+
+def rule_of(state: FastState, config: TTTConfig, keep_state: bool) -> Rule:
+    """The rule of a scan that starts from this state."""
+    return Rule(
+        chunk_size=config.chunk_size,
+        use_muon=config.use_muon,
+        use_momentum=config.use_momentum,
+        is_pre_norm=config.norm_placement == "pre",
+        polish_dtype=getattr(torch, config.newton_schulz_dtype),
+        is_fresh=state.master is None,
+        has_momentum=config.use_momentum and state.momentum is not None,
+        keep_state=keep_state,
+    )
+
+
+def betas(inputs: FastInputs, size: int) -> tuple[Tensor, FastInputs]:
+    """The momentum of every write [B, H, n], and the tokens of the open chunk that follows the last."""
+    writes = (inputs.length - 1) // size
+    written = inputs.momentum[:, :, : writes * size].unflatten(-1, (writes, size))
+    return written.to(torch.float32).mean(-1), inputs.cut(writes * size, inputs.length)
+
+
+def state_after(total: Tensor, write: Tensor, norms: Tensor, rule: Rule) -> FastState:
+    """The state after the last write from its sum and the write itself, [B, H, 3, D, D]; norms [H, 3, D]."""
+    from spatial_ttt.model.fast_weights import normalise_rows
+
     weights = normalise_rows(total, norms[:, :, :, None])
-    after = FastState(
+    return FastState(
         FastWeights(*weights.unbind(2)),
         FastWeights(*total.unbind(2)) if rule.is_pre_norm else None,
         FastWeights(*write.unbind(2)) if rule.use_momentum else None,
@@ -86,7 +98,6 @@ def scan(
         None,
         0,
     )
-    return out, after, rest
 
 
 class _Scan(torch.autograd.Function):
