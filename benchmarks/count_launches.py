@@ -37,7 +37,13 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.train_2b import WINDOW, Case, samples_of
-from spatial_ttt.model import decoder, fast_weights, fused_attention, kernels
+from spatial_ttt.model import (
+    decoder,
+    fast_weights,
+    fused_attention,
+    kernels,
+    whole_convolution,
+)
 from spatial_ttt.model.anchor import Attention
 from spatial_ttt.model.kernels import wide_scan, wide_scan_triton
 from spatial_ttt.model.layers import RMSNorm
@@ -123,7 +129,10 @@ class Launches(TorchDispatchMode):
         has_dtype = func._overloadname == "dtype_out"  # unknown to the meta device
         out = kwargs["out"] if has_dtype else func(*args, **kwargs)
         if name not in VIEWS and _is_on_device((args, kwargs, out)):
-            self.add(name, _operations(func, args, kwargs, out), (args, kwargs, out))
+            told = (args, kwargs, out)
+            if name in ("index_copy_", "index_put_"):  # touch what they write alone
+                told = (args[-1], args[-1], ())
+            self.add(name, _operations(func, args, kwargs, out), told)
         return out
 
     def add(self, name: str, operations: float, tensors: Any) -> None:
@@ -265,7 +274,7 @@ def named_parts(counted: Launches) -> Iterator[Any]:
     yield named(Attention, "project", "projections")
     yield named(Attention, "heads", "projections: norms, rotation")
     yield named(TTTAttention, "shape", "projections: norms, rotation")
-    yield named(TTTAttention, "convolve", "convolution")
+    yield named(whole_convolution, "convolve_whole", "convolution")
     yield named(TTTAttention, "_through_window", "window attention")
     yield named(TTTAttention, "_gated_sum", "gated sum")
     yield named(TTTAttention, "fast_inputs", "fast weights: inputs")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from spatial_ttt.model import whole_convolution
 from spatial_ttt.model.decoder import DecoderLayer
 from spatial_ttt.model.layout import Layout, RunKind, num_tokens, positions, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration, vision_index
@@ -94,6 +95,9 @@ class PackedModel(nn.Module):
         """Give every trained parameter a gradient: processes must agree on which have one."""
         for layer in model.decoder.layers:
             layer.run_rows = MethodType(run_rows, layer)  # type: ignore[assignment]
+        for module in model.decoder.modules():
+            if isinstance(module, TTTAttention):  # samples are whole
+                module.__dict__["convolve"] = MethodType(whole_convolution.convolve, module)
 
     def forward(self, samples: Sequence[LoadedSample]) -> PackSums:
         """Sums over the targets of a pack; an empty one still visits every layer."""
