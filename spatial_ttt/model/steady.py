@@ -46,22 +46,14 @@ class SteadyDecoder:
     def load(self, state: DecoderState) -> None:
         """Take a stream's state over; the given state stays as it is.
 
-        What was captured stays good: a state of the same shapes is copied to where the last one lay.
+        What was captured stays good: a state of the same shapes is copied to where the last one lay. So one engine,
+        with one set of captured work, serves streams of equal shapes piece by piece.
         """
         self.is_torn = True
         for layer, past in zip(self.layers, state.layers, strict=True):
             layer.load(cast(Any, past))
         self.num_tokens, self.position = state.num_tokens, state.position
         self.is_torn = False
-
-    def swap(self, state: DecoderState) -> DecoderState:
-        """Turn to another stream: load its state, return that of the stream so far (two copies of a state).
-
-        So one engine, with one set of captured work, serves streams of equal shapes piece by piece.
-        """
-        past = self.export()
-        self.load(state)
-        return past
 
     @torch.no_grad()
     def push(self, tokens: Tokens, *, needs_output: bool = True) -> Tokens:
