@@ -160,6 +160,8 @@ def _forward(saved: _Saved, first: Tensor, master: Tensor | None, rule: Rule) ->
     from spatial_ttt.model.kernels import commit_triton, network_triton, wide_scan_triton
 
     size, num = rule.chunk_size, len(saved.totals)
+    if rule.use_muon:  # what is captured once is captured here, not among a backward pass
+        wide_scan_triton.backward_products(first, rule.polish_dtype)
     saved.lows[0] = first
     base = first if master is None else master
     gradient = torch.empty_like(first)

@@ -23,7 +23,7 @@ from tests.model.kernels.check import Check, Function
 from tests.model.kernels.commit_checks import commit
 from tests.model.kernels.layer_checks import decoder, steady, streaming
 from tests.model.kernels.merging_checks import merging
-from tests.model.kernels.whole_checks import whole_convolution
+from tests.model.kernels.whole_checks import packed, whole_convolution
 from tests.model.kernels.wide_checks import wide_scan
 
 
@@ -267,6 +267,7 @@ CHECKS = {
     "scan": scan,
     "wide_scan": wide_scan,
     "whole_convolution": whole_convolution,
+    "packed": packed,
     "decoder": decoder,
     "shaping": shaping,
     "streaming": streaming,

@@ -48,3 +48,47 @@ def whole_convolution(device: torch.device) -> Iterator[Check]:
         fast = torch.randn(2, length, 48, device=device).to(dtype)
         weight = torch.randn(48, 1, 3, 3, 3, device=device).to(dtype)
         yield Check(f"{name} {how} {dtype}", whole, plain, (fast, weight), limit)
+
+
+def packed(device: torch.device) -> Iterator[Check]:
+    """A pack of two layouts through a whole model in training, with several writes: loss and every gradient."""
+    from torch.func import functional_call
+
+    from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+    from spatial_ttt.presets import preset
+    from spatial_ttt.processor import Processor, qwen3_vl_frames
+    from spatial_ttt.testing.small import byte_tokenizer
+    from spatial_ttt.train.conversation import Encoded
+    from spatial_ttt.train.dataset import LoadedSample
+    from spatial_ttt.train.packed import PackedModel
+
+    rule = {"chunk_size": 21, "window_size": 21, "newton_schulz_dtype": "float32"}
+    ids = {name: n for n, name in enumerate(TOKENS, start=1)}
+    model = SpatialTTTForConditionalGeneration(preset("test", token_ids=ids, **rule)).to(device)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    frames = torch.randint(0, 256, (2, 8, 64, 96, 3), dtype=torch.uint8)
+    samples = []
+    for gap, video in enumerate(frames, start=2):
+        layout = (text(3), *(text(gap), slot(2, 3)) * 4, END, text(9 + gap))
+        length = sum(run.length for run in layout)
+        tokens = torch.randint(9, 200, (length,)).tolist()
+        encoded = Encoded(tokens, [False] * (length - 5) + [True] * 5, layout)
+        samples.append(LoadedSample(str(gap), encoded, (video,)))
+    processor = Processor(byte_tokenizer(), qwen3_vl_frames((64, 96)))
+    wrapped = PackedModel(model.train(), processor, 0)
+    names = [name for name, _ in wrapped.named_parameters()]
+    given = [p.detach() for _, p in wrapped.named_parameters()]
+
+    def run(how: str, *parameters: Tensor) -> Tensor:
+        with request_backend(how):
+            state = dict(zip(names, parameters, strict=True))
+            loss: Tensor = functional_call(wrapped, state, (samples,)).loss
+        return loss
+
+    fast, plain = (lambda *p, how=how: run(how, *p) for how in ("triton", "reference"))
+    # Gradients of 1e-7, of the rates' biases, are 8e-3 off in float32 however they are made.
+    yield Check("pack", fast, plain, given, 0.02)
+
+
+TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
