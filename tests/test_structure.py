@@ -18,6 +18,7 @@ MAX_FILE, MAX_FUNCTION = 400, 60
 LAZY_KERNELS = {
     ("model.newton_schulz", "model.kernels.newton_schulz"),
     ("model.fast_weights", "model.kernels.scan"),
+    ("model.fast_weights", "model.kernels.wide_scan"),
 }
 """Imports inside functions that point up: from the plain formula to its kernel."""
 

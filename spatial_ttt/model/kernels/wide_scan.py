@@ -49,7 +49,7 @@ def scan(
     """As `kernels.scan.scan`: it starts at a chunk's border; without `keep_state` the state comes back as it was."""
     rule = rule_of(state, config, keep_state)
     beta, rest = betas(inputs, config.chunk_size)
-    norms = torch.stack([w.norm(dim=-1) for w in initial], dim=1)  # [H, 3, D]
+    norms = torch.stack(tuple(initial), dim=1).norm(dim=-1)  # [H, 3, D]
     first = torch.stack(state.weights, dim=2)
     is_apart = rule.is_pre_norm and state.master is not None
     master = torch.stack(state.master, dim=2) if is_apart and state.master else None
