@@ -86,7 +86,9 @@ def packed(device: torch.device) -> Iterator[Check]:
             loss: Tensor = functional_call(wrapped, state, (samples,)).loss
         return loss
 
-    fast, plain = (lambda *p, how=how: run(how, *p) for how in ("triton", "reference"))
+    # On a GPU such narrow heads in float32 keep their plain rule.
+    own = "auto" if device.type == "cuda" else "triton"
+    fast, plain = (lambda *p, how=how: run(how, *p) for how in (own, "reference"))
     # Gradients of 1e-7, of the rates' biases, are 8e-3 off in float32 however they are made.
     yield Check("pack", fast, plain, given, 0.02)
 

@@ -1,0 +1,87 @@
+"""Compile every kernel for a Hopper GPU on a machine without a GPU; nothing is run.
+
+    python -m tests.model.kernels.hopper [OPERATION ...]       # prints JSON: what each kernel takes
+
+The fast side of each check is called with Triton's compiler in place of its launches, so every variant that the
+checks use is built: what the language does not have, the compiler does not take or a multiprocessor
+has no shared memory for shows here, before a GPU does. A process of its own: Triton's driver is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from spatial_ttt.model import kernels
+from tests.model.kernels.check import Check
+from tests.model.kernels.checks import CHECKS
+
+
+class _Hopper:
+    """A driver that knows what to compile for, and nothing else."""
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int = 0) -> int:
+        return 0
+
+
+def _resolve(
+    operation: str, device: torch.device, dtype: torch.dtype, problem: str | None = None
+) -> tuple[str, str]:
+    """Kernels apply where a GPU would run them, on tensors that lie on the CPU."""
+    return ("reference" if problem or dtype not in DTYPES else "triton"), "compiled only"  # type: ignore[name-defined]  # noqa: F821
+
+
+def compile_all(operations: Sequence[str]) -> dict[str, dict[str, int]]:
+    """By kernel: variants compiled, and the most shared memory of one, in bytes."""
+    found: dict[str, dict[str, int]] = {}
+    launch = JITFunction.run
+    variants: dict[str, set[str]] = {}
+
+    def only_compile(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        built = launch(self, *args, grid=grid, warmup=True, **options)
+        name = self.__name__
+        variants.setdefault(name, set()).add(built.hash)
+        shared = max(found.get(name, {}).get("shared_bytes", 0), built.metadata.shared)
+        found[name] = {"variants": len(variants[name]), "shared_bytes": shared}
+        return built
+
+    driver.set_active(_Hopper())
+    JITFunction.run = only_compile
+    kernels.resolve_backend.__code__ = _resolve.__code__  # whoever imported it has this one
+    for operation in operations:
+        for check in CHECKS[operation](torch.device("cpu")):
+            _call(check)
+    return found
+
+
+def _call(check: Check) -> None:
+    """The fast function, and its gradients where it has some; the numbers mean nothing."""
+    inputs = [
+        x.clone().requires_grad_(check.has_gradients and x.is_floating_point())
+        for x in check.inputs
+    ]
+    with torch.set_grad_enabled(check.has_gradients):
+        out = check.fast(*inputs)
+    if check.has_gradients:
+        parts = out if isinstance(out, tuple) else (out,)
+        total = sum((o.float().sum() for o in parts if o.requires_grad), torch.zeros(()))
+        assert isinstance(total, Tensor)
+        total.backward()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(compile_all(sys.argv[1:] or list(CHECKS))) + "\n")
