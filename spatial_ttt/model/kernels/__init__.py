@@ -1,11 +1,23 @@
 """Fast versions of the model's hot operations, each beside a plain reference with the same signature.
 
+For training, with backward passes of their own:
+
     newton_schulz   orthogonalisation that saves only its input        newton_schulz.py, newton_schulz_triton.py
     convolution     depthwise 3x3x3 over slots                         convolution.py, convolution_triton.py
     scan            the whole fast-weight recurrence, narrow heads     scan.py, scan_triton.py
-    wide_scan       the same of wide heads, for training               wide_scan.py, wide_scan_triton.py
+    wide_scan       the same for wide heads, products by the library   wide_scan.py, wide_scan_triton.py
     network         reads and writes of any width, between products    network.py, network_triton.py
     mixing          what surrounds the scan, one pass each             mixing.py, mixing_triton.py
+
+For streams, without gradients:
+
+    shaping         norms, rotation, heads, what a token brings along  shaping.py, shaping_triton.py
+    attention       keys whose number only the device knows            attention.py, attention_triton.py
+    blocks          a bounded anchor's blocks where they lie           blocks_triton.py
+    merging         partial softmaxes as one                           merging_triton.py
+    commit          sums and writes of wide fast weights               commit.py, commit_triton.py
+    factors         reads and writes of other widths                   factors.py, factors_triton.py
+    stream_convolution   slots convolved where their tokens lie        stream_convolution_triton.py
 
 Call sites ask `resolve_backend`; it picks once, says why in the log, and never falls back in silence.
 """
