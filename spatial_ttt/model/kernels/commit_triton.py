@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,9 @@ from torch import Tensor
 from spatial_ttt.model.kernels import interpreting
 from spatial_ttt.model.kernels.products import product, product_options
 from spatial_ttt.model.newton_schulz import COEFFICIENTS, NORM_EPS
+
+TURN = Lock()
+"""Held from the start of a write's products until what they make was read: captured ones have one place a stream."""
 
 _ENTRIES = 4096  # of a program that passes over a matrix
 _ROWS = 8  # of a program of `_finish`
@@ -170,7 +174,7 @@ def orthogonalise(write: Tensor, squares: Tensor, work: torch.dtype) -> Tensor:
     """Newton-Schulz of `write` [B, H, 3, D, D], with products of numbers rounded to `work`.
 
     Off the default stream, where a stream's pieces are written (see `model.beside`), the products are one graph; the
-    result is then good until the next call on that stream.
+    result is then good until the next call on that stream: hold `TURN` until it was read.
     """
     products: Callable[[], Tensor]
     if _is_worth_capturing(write):
