@@ -293,11 +293,12 @@ class StreamingSession:
         try:
             with self._lock, torch.no_grad():
                 hidden = self._read(loan, question, decoding)
-            tokens = generate(self.model, loan.fork, hidden, decoding)
             ids: list[int] = []
-            shown = ""
+            tokens, shown = None, ""
             while True:
                 with self._lock, torch.no_grad():
+                    # Begun with the fork as it is now: a piece may have come since the question was read.
+                    tokens = tokens or generate(self.model, loan.fork, hidden, decoding)
                     try:
                         token, loan.fork = tokens.send(loan.fork if ids else None)
                     except StopIteration:
