@@ -291,3 +291,40 @@ def test_a_closed_session():
     for use in (lambda: steady.state, lambda: steady.observe(frames(1)), steady.stats, steady.fork):
         with pytest.raises(SessionClosed, match="open a new one"):
             use()
+
+
+class Overtaken:
+    """A session's lock before whose n-th turn somebody else comes."""
+
+    def __init__(self, lock: Any, number: int, other: Any) -> None:
+        self.lock, self.left, self.other = lock, number, other
+
+    def __enter__(self) -> None:
+        self.left -= 1
+        if not self.left:
+            self.other()
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3, 4])
+def test_pieces_before_any_step_of_an_answer_change_nothing_it_was_lent(turn):
+    """Lend, read, first token, second token: pieces come before one of them."""
+    plain, steady = session(slots_per_piece=1), session(slots_per_piece=1, steady=True)
+    for watched in (plain, steady):
+        for start in range(0, 24, 2):
+            watched.observe(frames(2, start=start))
+    expected = answer(plain)
+    for start in range(24, 36, 2):
+        plain.observe(frames(2, start=start))
+    if turn == 1:  # nothing was lent yet
+        expected = answer(plain)
+    lock = steady._lock
+    steady._lock = Overtaken(
+        lock, turn, lambda: [steady.observe(frames(2, start=s)) for s in range(24, 36, 2)]
+    )
+    assert answer(steady) == expected
+    steady._lock = lock
+    assert_same(steady, plain)
