@@ -46,6 +46,7 @@ from spatial_ttt.model import (
 )
 from spatial_ttt.model.anchor import Attention
 from spatial_ttt.model.kernels import wide_scan, wide_scan_triton
+from spatial_ttt.model.kernels.captured import Products
 from spatial_ttt.model.layers import RMSNorm
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.ttt import TTTAttention
@@ -242,9 +243,9 @@ def as_on_a_gpu(counted: Launches) -> Iterator[Any]:
         return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, **how)[0]
 
     yield patch.object(F, "scaled_dot_product_attention", attention)
-    ready = wide_scan_triton._ready
+    ready = wide_scan_triton.ready
 
-    def as_graph(*args: Any) -> wide_scan_triton.Products:
+    def as_graph(*args: Any) -> Products:
         products = ready(*args)
 
         def run() -> Tensor:
@@ -253,7 +254,7 @@ def as_on_a_gpu(counted: Launches) -> Iterator[Any]:
 
         return products._replace(run=run)
 
-    yield patch.object(wide_scan_triton, "_ready", as_graph)
+    yield patch.object(wide_scan_triton, "ready", as_graph)
 
 
 def named_parts(counted: Launches) -> Iterator[Any]:

@@ -80,8 +80,8 @@ def add(low: Tensor, tokens: Any, past: Tensor | None, out: Tensor | None = None
     out = room(low[:, :, 0], torch.float32) if out is None else out
     if past is not None and past.data_ptr() != out.data_ptr():
         out.copy_(past)
-    _add_product(both.mT, tokens.key, _both(out), past is not None)
-    _add_product(tokens.value.mT, down, out[:, :, 2], past is not None)
+    add_product(both.mT, tokens.key, _both(out), past is not None)
+    add_product(tokens.value.mT, down, out[:, :, 2], past is not None)
     return out
 
 
@@ -104,10 +104,10 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a.flatten(0, 1), b.flatten(0, 1))
 
 
-def _add_product(a: Tensor, b: Tensor, out: Tensor, has_past: bool) -> None:
+def add_product(a: Tensor, b: Tensor, out: Tensor, has_past: bool) -> None:
     """out = a @ b, or added to it, in float32 [B, H, N, M]; half-precision operands are not rounded again."""
     a, b, out = a.flatten(0, 1), b.flatten(0, 1), out.flatten(0, 1)
-    if a.device.type != "cuda" or a.dtype == torch.float32:
+    if a.device.type == "cpu" or a.dtype == torch.float32:
         found = torch.bmm(a.float(), b.float())
         out.copy_(found.add_(out) if has_past else found)
     elif has_past:

@@ -9,8 +9,6 @@ since they are symmetric; `_finish` adds the result and gives the rows back thei
 # Kernels are Triton's language, which has no types of Python's.
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -20,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from spatial_ttt.model.kernels import interpreting
+from spatial_ttt.model.kernels.captured import Products, ready
 from spatial_ttt.model.kernels.products import product, product_options
 from spatial_ttt.model.newton_schulz import COEFFICIENTS, NORM_EPS
 
@@ -84,16 +83,20 @@ def _scale(
 
 
 @triton.jit
+def lower_tile(tile):
+    """Row and column of a tile on or below the diagonal: tile = i (i + 1) / 2 + j with j <= i."""
+    i = ((tl.sqrt(8.0 * tile.to(tl.float32) + 1.0) - 1.0) * 0.5 + 1e-4).to(tl.int32)
+    return i, tile - i * (i + 1) // 2
+
+
+@triton.jit
 def _square(
     a, out, b, c, D: tl.constexpr, M: tl.constexpr, K: tl.constexpr, HAS_SUM: tl.constexpr,
     ROUND: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """c a a' + b a (without the sum: a a'), which is symmetric: tiles on and below the diagonal, and their mirrors."""
-    tile = tl.program_id(0)
+    i, j = lower_tile(tl.program_id(0))
     matrix = tl.program_id(1).to(tl.int64)
-    # tile = i (i + 1) / 2 + j with j <= i
-    i = ((tl.sqrt(8.0 * tile.to(tl.float32) + 1.0) - 1.0) * 0.5 + 1e-4).to(tl.int32)
-    j = tile - i * (i + 1) // 2
     rows, cols, k = i * M + tl.arange(0, M), j * M + tl.arange(0, M), tl.arange(0, K)
     a += matrix * (D * D)
     out += matrix * (D * D)
@@ -160,7 +163,7 @@ def _finish(
 def begin(gradient: Places, momentum: Places | None, beta_sum: Tensor, count: int, out: Tensor) -> Tensor:  # fmt: skip
     """Put gradient + beta_sum / count * momentum into `out` [B, H, 3, D, D]; the squares' sums [matrices, blocks]."""
     matrices, size = _sizes(out)
-    parts = triton.cdiv(size, _ENTRIES)
+    parts = parts_of(out)
     squares = out.new_empty(matrices, parts)
     past = gradient if momentum is None else momentum
     _begin[(matrices, parts)](
@@ -176,76 +179,61 @@ def orthogonalise(write: Tensor, squares: Tensor, work: torch.dtype) -> Tensor:
     Off the default stream, where a stream's pieces are written (see `model.beside`), the products are one graph; the
     result is then good until the next call on that stream: hold `TURN` until it was read.
     """
-    products: Callable[[], Tensor]
-    if _is_worth_capturing(write):
-        stream = torch.cuda.current_stream(write.device).cuda_stream
-        x, products = _captured(write.shape, work, write.device, stream)
-    else:
-        x, products = _products(write.shape, work, write.device)
+    products = (
+        ready(newton_schulz_products, write, work)
+        if _is_worth_capturing(write)
+        else newton_schulz_products(write.shape, work, write.device)
+    )
+    scale(write, squares, products.inputs[0])
+    return products.run()
+
+
+def scale(write: Tensor, squares: Tensor, out: Tensor) -> None:
+    """A matrix over its norm, rounded, into `out`."""
     matrices, size = _sizes(write)
-    parts = squares.shape[1]
+    parts = parts_of(write)
     _scale[(matrices, parts)](
-        write, squares, x, NORM_EPS, SIZE=size, BLOCK=_ENTRIES, PARTS=parts,
+        write, squares, out, NORM_EPS, SIZE=size, BLOCK=_ENTRIES, PARTS=parts,
         WIDTH=triton.next_power_of_2(parts), num_warps=8,
     )  # fmt: skip
-    return products()
 
 
-def _products(
-    shape: torch.Size, work: torch.dtype, device: torch.device
-) -> tuple[Tensor, Callable[[], Tensor]]:
-    """Where Newton-Schulz of matrices [B, H, 3, D, D] begins, and its fifteen products from there."""
+def parts_of(stacked: Tensor) -> int:
+    """Blocks in which a matrix is passed over."""
+    return triton.cdiv(_sizes(stacked)[1], _ENTRIES)
+
+
+def newton_schulz_products(shape: torch.Size, work: torch.dtype, device: torch.device) -> Products:
+    """The fifteen products of Newton-Schulz of matrices [B, H, 3, D, D] whose norms are one."""
     first, second, poly = (torch.empty(shape, dtype=work, device=device) for _ in range(3))
+    how, half, whole = launches(shape, work)
+
+    def run() -> Tensor:
+        x, other = first, second
+        for a, b, c in COEFFICIENTS:
+            _square[half](x, other, 0.0, 1.0, HAS_SUM=False, **how)
+            _square[half](other, poly, b, c, HAS_SUM=True, **how)
+            _multiply[whole](poly, x, other, a, N=how["M"], **how)
+            x, other = other, x
+        return x
+
+    return Products((first,), run)
+
+
+def launches(shape: torch.Size, work: torch.dtype) -> tuple[dict[str, Any], Any, Any]:
+    """Arguments of all products of matrices [B, H, 3, D, D], and the grids of symmetric and of other results."""
     width, matrices = shape[-1], shape[:3].numel()
     tile = tile_of(width)
     blocks = width // tile
     how: dict[str, Any] = {"D": width, "M": tile, "K": min(64, tile), "num_warps": 8, "num_stages": 3}  # fmt: skip
     how |= product_options(work)
-    half, whole = (blocks * (blocks + 1) // 2, matrices), (blocks * blocks, matrices)
-
-    def products() -> Tensor:
-        x, other = first, second
-        for a, b, c in COEFFICIENTS:
-            _square[half](x, other, 0.0, 1.0, HAS_SUM=False, **how)
-            _square[half](other, poly, b, c, HAS_SUM=True, **how)
-            _multiply[whole](poly, x, other, a, N=tile, **how)
-            x, other = other, x
-        return x
-
-    return first, products
+    return how, (blocks * (blocks + 1) // 2, matrices), (blocks * blocks, matrices)
 
 
 def _is_worth_capturing(x: Tensor) -> bool:
-    if x.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+    if x.device.type != "cuda":
         return False
     return torch.cuda.current_stream(x.device) != torch.cuda.default_stream(x.device)
-
-
-class _Replay(NamedTuple):
-    """A captured list of products."""
-
-    graph: torch.cuda.CUDAGraph
-    result: Tensor
-    captured: Callable[[], Tensor]  # whose memory the graph works in: it must not be given out
-
-    def run(self) -> Tensor:
-        """The products again, from what lies at their place."""
-        self.graph.replay()
-        return self.result
-
-
-@lru_cache(maxsize=16)
-def _captured(
-    shape: torch.Size, work: torch.dtype, device: torch.device, stream: int
-) -> tuple[Tensor, Callable[[], Tensor]]:
-    """`_products` as one launch, at a place of the stream's own."""
-    first, products = _products(shape, work, device)
-    first.zero_()
-    products()  # compiles what a capture must not
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        result = products()
-    return first, _Replay(graph, result, products).run
 
 
 def finish(

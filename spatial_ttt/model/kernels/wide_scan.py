@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.fast_weights import ROW_EPS, FastInputs, FastState, FastWeights
 from spatial_ttt.model.kernels import interpreting
+from spatial_ttt.model.kernels.commit import add_product
 from spatial_ttt.model.kernels.scan import SIZES, Rule, betas, rule_of, state_after
 
 TILE = 128
@@ -176,8 +177,8 @@ def _forward(saved: _Saved, first: Tensor, master: Tensor | None, rule: Rule) ->
             break
         key, value, lr = (saved.chunk(x, n, size) for x in (saved.key, saved.value, saved.lr))
         rows, rows_down = network_triton.rows(_product(key, both.mT), _product(value, down), lr)
-        _put_wide(rows.mT, key, gradient[:, :, :2].flatten(2, 3), is_sum=False)
-        _put_wide(value.mT, rows_down, gradient[:, :, 2], is_sum=False)
+        add_product(rows.mT, key, gradient[:, :, :2].flatten(2, 3), False)
+        add_product(value.mT, rows_down, gradient[:, :, 2], False)
         past = saved.writes[n - 1] if n else saved.momentum
         past = past if rule.use_momentum else None
         write, total = saved.writes[n], saved.totals[n]
@@ -240,8 +241,8 @@ class _Backward:
         query, grad = saved.chunk(saved.query, n, size), saved.chunk(self.d_out, n, size)
         inner = _product(query, both.mT), _product(grad, down)
         hidden, d_both = network_triton.hidden_backward(*inner)
-        _put_wide(d_both.mT, query, self.d_weights[:, :, :2].flatten(2, 3), is_sum=continues)
-        _put_wide(grad.mT, hidden, self.d_weights[:, :, 2], is_sum=continues)
+        add_product(d_both.mT, query, self.d_weights[:, :, :2].flatten(2, 3), continues)
+        add_product(grad.mT, hidden, self.d_weights[:, :, 2], continues)
         _put(d_both, both, saved.chunk(self.d_query, n, size))
 
     def add(self, n: int) -> None:
@@ -262,11 +263,12 @@ class _Backward:
         _put(found.d_both, both, for_key, is_sum=True)
         _put(found.rows_down, d_down.mT, for_value)
         _put(found.d_error, down.mT, for_value, is_sum=True)
-        _put_wide(found.d_both.mT, key, self.d_weights[:, :, :2].flatten(2, 3), is_sum=True)
-        _put_wide(value.mT, found.d_error, self.d_weights[:, :, 2], is_sum=True)
+        add_product(found.d_both.mT, key, self.d_weights[:, :, :2].flatten(2, 3), True)
+        add_product(value.mT, found.d_error, self.d_weights[:, :, 2], True)
 
     def write(self, n: int, d_last: Tensor | None) -> None:
         """Through a write: from the weights it made to the write itself and what it was added to."""
+        from spatial_ttt.model.kernels import commit_triton
         from spatial_ttt.model.kernels import wide_scan_triton as kernels
 
         saved, rule, is_last = self.saved, self.rule, n + 1 == len(self.saved.totals)
@@ -289,7 +291,7 @@ class _Backward:
         grad, squares = of_total, None
         if products:
             squares = saved.squares[n]
-            kernels.scale(saved.writes[n], squares, products.inputs[0])
+            commit_triton.scale(saved.writes[n], squares, products.inputs[0])
             grad = products.run()
         kernels.write_backward(grad, saved.writes[n], squares, later, (self.d_write, self.low))
 
@@ -300,9 +302,9 @@ class _Backward:
 
 
 def _blocks(stacked: Tensor) -> int:
-    from spatial_ttt.model.kernels import wide_scan_triton
+    from spatial_ttt.model.kernels import commit_triton
 
-    return wide_scan_triton.parts_of(stacked)
+    return commit_triton.parts_of(stacked)
 
 
 def _places(stacked: Tensor) -> Any:
@@ -324,15 +326,3 @@ def _put(a: Tensor, b: Tensor, out: Tensor, *, is_sum: bool = False) -> None:
         torch.baddbmm(out, a, b, out=out)
     else:
         torch.bmm(a, b, out=out)
-
-
-def _put_wide(a: Tensor, b: Tensor, out: Tensor, *, is_sum: bool) -> None:
-    """The same into float32; half-precision operands are not rounded again."""
-    a, b, out = a.flatten(0, 1), b.flatten(0, 1), out.flatten(0, 1)
-    if a.device.type == "cpu":
-        found = torch.bmm(a.float(), b.float())
-        out.copy_(found.add_(out) if is_sum else found)
-    elif is_sum:
-        torch.baddbmm(out, a, b, out_dtype=torch.float32, out=out)
-    else:
-        torch.bmm(a, b, out_dtype=torch.float32, out=out)

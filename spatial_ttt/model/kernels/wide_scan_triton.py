@@ -9,30 +9,28 @@ of their tiles are made. All products of a pass are one graph on a GPU.
 # Kernels are Triton's language, which has no types of Python's.
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from spatial_ttt.model.kernels.commit_triton import _ENTRIES, _multiply, _scale, _square, tile_of
-from spatial_ttt.model.kernels.products import product, product_options
+from spatial_ttt.model.kernels.captured import Products, ready
+from spatial_ttt.model.kernels.commit_triton import (
+    _ENTRIES,
+    _multiply,
+    _square,
+    launches,
+    lower_tile,
+    newton_schulz_products,
+    parts_of,
+    scale,
+)
+from spatial_ttt.model.kernels.products import product
 from spatial_ttt.model.newton_schulz import COEFFICIENTS, NORM_EPS
 
 _ROWS = 8  # of a program of `_norm_backward`
-
-
-class Products(NamedTuple):
-    """A list of products: where its inputs are put, and what makes the result from there.
-
-    The result is good until the next run on the same stream.
-    """
-
-    inputs: tuple[Tensor, ...]
-    run: Callable[[], Tensor]
 
 
 @triton.jit
@@ -41,11 +39,8 @@ def _symmetric(
     ROUND: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """alpha (a b' + b a') + beta s: tiles on and below the diagonal, and their mirrors."""
-    tile = tl.program_id(0)
+    i, j = lower_tile(tl.program_id(0))
     matrix = tl.program_id(1).to(tl.int64)
-    # tile = i (i + 1) / 2 + j with j <= i
-    i = ((tl.sqrt(8.0 * tile.to(tl.float32) + 1.0) - 1.0) * 0.5 + 1e-4).to(tl.int32)
-    j = tile - i * (i + 1) // 2
     rows, cols, k = i * M + tl.arange(0, M), j * M + tl.arange(0, M), tl.arange(0, K)
     a += matrix * (D * D)
     b += matrix * (D * D)
@@ -155,30 +150,16 @@ def _write_backward(
     tl.store(low + at, found.to(low.dtype.element_ty), mask=mask)
 
 
-def parts_of(stacked: Tensor) -> int:
-    """Blocks in which a matrix is passed over."""
-    return triton.cdiv(stacked.shape[-1] * stacked.shape[-2], _ENTRIES)
-
-
 def orthogonalise(write: Tensor, squares: Tensor, work: torch.dtype) -> Tensor:
     """Newton-Schulz of `write` [B, H, 3, D, D] with products in `work`; `squares` are its squares' sums by block."""
-    products = _ready(_forward_products, write, work)
+    products = ready(newton_schulz_products, write, work)
     scale(write, squares, products.inputs[0])
     return products.run()
 
 
-def scale(write: Tensor, squares: Tensor, out: Tensor) -> None:
-    """A matrix over its norm, rounded, into `out`."""
-    parts = parts_of(write)
-    _scale[(write.shape[:3].numel(), parts)](
-        write, squares, out, NORM_EPS, SIZE=write.shape[-1] ** 2, BLOCK=_ENTRIES, PARTS=parts,
-        WIDTH=triton.next_power_of_2(parts), num_warps=8,
-    )  # fmt: skip
-
-
 def backward_products(like: Tensor, work: torch.dtype) -> Products:
     """Of the gradient of Newton-Schulz: inputs are the scaled matrices and the gradient of the result."""
-    return _ready(_backward_products, like, work)
+    return ready(_backward_products, like, work)
 
 
 def norm_backward(
@@ -237,71 +218,11 @@ def write_backward(
     )  # fmt: skip
 
 
-Maker = Callable[[torch.Size, torch.dtype, torch.device], Products]
-
-
-def _ready(make: Maker, like: Tensor, work: torch.dtype) -> Products:
-    """The products for matrices like these, as one graph where a device has them."""
-    is_captured = like.device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
-    if not is_captured:
-        return make(like.shape, work, like.device)
-    stream = torch.cuda.current_stream(like.device).cuda_stream
-    return _captured(make, like.shape, work, like.device, stream)
-
-
-@lru_cache(maxsize=16)
-def _captured(
-    make: Maker, shape: torch.Size, work: torch.dtype, device: torch.device, stream: int
-) -> Products:
-    """Products as one launch, at places of the stream's own."""
-    plain = make(shape, work, device)
-    for place in plain.inputs:
-        place.zero_()
-    plain.run()  # compiles what a capture must not
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        result = plain.run()
-
-    def replay() -> Tensor:
-        graph.replay()
-        return result
-
-    # The graph works in the memory of `plain`, which must not be given out.
-    replay.captured = plain  # type: ignore[attr-defined]
-    return Products(plain.inputs, replay)
-
-
-def _launches(shape: torch.Size, work: torch.dtype) -> tuple[dict[str, Any], Any, Any]:
-    """Arguments of all products, and the grids of symmetric and of other results."""
-    width, matrices = shape[-1], shape[:3].numel()
-    tile = tile_of(width)
-    blocks = width // tile
-    how: dict[str, Any] = {"D": width, "M": tile, "K": min(64, tile), "num_warps": 8, "num_stages": 3}  # fmt: skip
-    how |= product_options(work)
-    return how, (blocks * (blocks + 1) // 2, matrices), (blocks * blocks, matrices)
-
-
-def _forward_products(shape: torch.Size, work: torch.dtype, device: torch.device) -> Products:
-    first, second, gram, poly = (torch.empty(shape, dtype=work, device=device) for _ in range(4))
-    how, half, whole = _launches(shape, work)
-
-    def run() -> Tensor:
-        x, other = first, second
-        for a, b, c in COEFFICIENTS:
-            _square[half](x, gram, 0.0, 1.0, HAS_SUM=False, **how)
-            _square[half](gram, poly, b, c, HAS_SUM=True, **how)
-            _multiply[whole](poly, x, other, a, N=how["M"], **how)
-            x, other = other, x
-        return x
-
-    return Products((first,), run)
-
-
 def _backward_products(shape: torch.Size, work: torch.dtype, device: torch.device) -> Products:
     steps = len(COEFFICIENTS)
     x, gram, poly = (torch.empty(steps, *shape, dtype=work, device=device) for _ in range(3))
     first, second, s, d = (torch.empty(shape, dtype=work, device=device) for _ in range(4))
-    how, half, whole = _launches(shape, work)
+    how, half, whole = launches(shape, work)
     narrow = how | {"num_stages": 2, "K": min(32, how["K"])}  # twice the operands
 
     def run() -> Tensor:

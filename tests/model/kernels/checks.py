@@ -150,7 +150,11 @@ def scan(device: torch.device) -> Iterator[Check]:
         name = f"{size} muon {muon} momentum {momentum} {placement}"
         limit = 2e-4 if muon else 5e-6
         yield Check(
-            name, _scan(config, "triton", (50,)), _scan(config, "reference", (50,)), inputs, limit
+            name,
+            scan_by_pieces(config, "triton", (50,)),
+            scan_by_pieces(config, "reference", (50,)),
+            inputs,
+            limit,
         )
     for placement in ("post", "pre"):
         config = paper_ttt_config(
@@ -161,8 +165,8 @@ def scan(device: torch.device) -> Iterator[Check]:
         name = f"pieces {placement}"
         yield Check(
             name,
-            _scan(config, "triton", borders),
-            _scan(config, "reference", borders),
+            scan_by_pieces(config, "triton", borders),
+            scan_by_pieces(config, "reference", borders),
             inputs,
             2e-3,
         )
@@ -172,7 +176,11 @@ def scan(device: torch.device) -> Iterator[Check]:
         inputs += scan_inputs((2, 2, 150, size), device)[5:]
         name = f"{size} bfloat16"
         yield Check(
-            name, _scan(config, "triton", (150,)), _scan(config, "reference", (150,)), inputs, 0.03
+            name,
+            scan_by_pieces(config, "triton", (150,)),
+            scan_by_pieces(config, "reference", (150,)),
+            inputs,
+            0.03,
         )
 
 
@@ -186,8 +194,13 @@ def scan_inputs(shape: Sequence[int], device: torch.device) -> list[Tensor]:
     return [F.normalize(query, dim=-1), F.normalize(key, dim=-1), value, lr, momentum, *initial]
 
 
-def _scan(config: object, backend: str, borders: Sequence[int]) -> Function:
-    """Scan piece by piece; with several pieces the last state counts as a result."""
+def scan_by_pieces(
+    config: Any, backend: str, borders: Sequence[int], *, lone_writes: bool = True
+) -> Function:
+    """Scan piece by piece; with several pieces the last state counts as a result.
+
+    Without `lone_writes` a full chunk is written by the plain rule: very narrow heads have no kernel for that.
+    """
     from spatial_ttt.model import fast_weights as fw
     from spatial_ttt.model.kernels import request_backend
 
@@ -199,12 +212,15 @@ def _scan(config: object, backend: str, borders: Sequence[int]) -> Function:
         inputs = fw.FastInputs(query, key, value, lr, beta)
         keep = len(borders) > 1
         start, outputs = 0, []
-        with request_backend(backend):
-            for stop in borders:
+        for stop in borders:
+            if state.num_tokens and not lone_writes:
+                with request_backend("reference"):
+                    state = fw.commit(state, weights, config)
+            with request_backend(backend):
                 piece = inputs.cut(start, stop)
                 out, state = fw.scan(state, piece, weights, config, keep_state=keep)
-                outputs.append(out)
-                start = stop
+            outputs.append(out)
+            start = stop
         ends = (*state.weights, *(state.master or ()), *(state.momentum or ())) if keep else ()
         return (torch.cat(outputs, dim=2), *ends)
 

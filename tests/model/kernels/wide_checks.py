@@ -9,9 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from spatial_ttt.model import fast_weights as fw
 from spatial_ttt.model.configuration import TTTConfig, paper_ttt_config
-from spatial_ttt.model.kernels import request_backend
 from tests.model.kernels.check import Check, Function
 
 AS_NEAR = 1.6
@@ -83,26 +81,6 @@ def _inputs(shape: tuple[int, int, int, int], device: torch.device) -> list[Tens
 
 
 def _scan(rule: TTTConfig, backend: str, borders: tuple[int, ...]) -> Function:
-    """Scan piece by piece; with several pieces the last state counts as a result."""
+    from tests.model.kernels.checks import scan_by_pieces
 
-    def run(
-        query: Tensor, key: Tensor, value: Tensor, lr: Tensor, beta: Tensor, *first: Tensor
-    ) -> tuple[Tensor, ...]:
-        weights = fw.FastWeights(*first)
-        state = fw.initial_state(weights, query.shape[0])
-        inputs = fw.FastInputs(query, key, value, lr, beta)
-        keep = len(borders) > 1
-        start, outputs = 0, []
-        for stop in borders:
-            if state.num_tokens:  # a full chunk: such narrow heads have no kernel for a lone write
-                with request_backend("reference"):
-                    state = fw.commit(state, weights, rule)
-            with request_backend(backend):
-                piece = inputs.cut(start, stop)
-                out, state = fw.scan(state, piece, weights, rule, keep_state=keep)
-            outputs.append(out)
-            start = stop
-        ends = (*state.weights, *(state.master or ()), *(state.momentum or ())) if keep else ()
-        return (torch.cat(outputs, dim=2), *ends)
-
-    return run
+    return scan_by_pieces(rule, backend, borders, lone_writes=False)
