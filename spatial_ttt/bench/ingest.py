@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from spatial_ttt.bench.plan import FRAMES_PER_SLOT
 from spatial_ttt.bench.subject import Subject
+from spatial_ttt.model.ahead import one_ahead
 from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.layout import Layout
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState
+from spatial_ttt.model.vision import BATCH_SLOTS, VisionTokens, in_batches
 from spatial_ttt.steady_stream import SteadyStream
 
 
 class Ingest(Protocol):
     """One stream being watched."""
 
-    def push(self, frames: Tensor) -> None:
-        """Watch whole slots: uint8 [2 S, H, W, 3] on the device."""
+    def watch(self, pieces: Iterable[Tensor]) -> None:
+        """Watch pieces of whole slots, uint8 [2 S, H, W, 3] on the device, as fast as it goes."""
 
     def restart(self) -> None:
         """Begin a new stream, with all that the engine has prepared."""
@@ -69,13 +74,23 @@ class PlainIngest:
 
     view = state
 
-    def push(self, frames: Tensor) -> None:
+    def watch(self, pieces: Iterable[Tensor]) -> None:
+        """The tower encodes a piece while the decoder works on the one before."""
+        visions = one_ahead(self._encode, pieces, self._subject.device)
+        while box := list(islice(visions, 1)):
+            self._decode(box)
+
+    def _encode(self, frames: Tensor) -> VisionTokens:
         model, subject = self._model, self._subject
-        ids, layout = self._pieces.of(frames.shape[0] // 2)
+        batches = frames.split(FRAMES_PER_SLOT * BATCH_SLOTS)  # patches are larger than frames
+        return in_batches(lambda some: model.encode(subject.patches(some), subject.grid), batches)
+
+    def _decode(self, box: list[VisionTokens]) -> None:
+        """Takes the vision tokens out of their box, so that nobody else keeps them."""
+        ids, layout = self._pieces.of(box[0].tokens.shape[0])
         given = self._state.given_away()
         self._state = given  # else the layers' old parts would stay alive here
-        vision = [model.encode(subject.patches(frames), subject.grid)]
-        _, self._state = model.decode_piece(ids, layout, vision.pop(), given, wanted=0)
+        _, self._state = self._model.decode_piece(ids, layout, box.pop(), given, wanted=0)
 
 
 class SteadyIngest:
@@ -109,10 +124,11 @@ class SteadyIngest:
     def view(self) -> DecoderState:
         return self._stream.view()
 
-    def push(self, frames: Tensor) -> None:
+    def watch(self, pieces: Iterable[Tensor]) -> None:
         subject, stream = self._subject, self._stream
-        vision = stream.encode(subject.patches(frames), subject.grid)
-        stream.advance(*self._pieces.of(frames.shape[0] // 2), vision)
+        for frames in pieces:
+            vision = stream.encode(subject.patches(frames), subject.grid)
+            stream.advance(*self._pieces.of(frames.shape[0] // FRAMES_PER_SLOT), vision)
 
 
 def open_ingest(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -46,10 +46,14 @@ class Rig:
     def push(self, ingest: Ingest, slots: int, piece: int | None = None) -> None:
         """Watch so many slots in pieces (None: as the plan says), the pool's frames over and over."""
         piece = piece or self.plan.slots_per_piece
-        for at in range(0, slots, piece):
-            count = min(piece, slots - at)
-            ingest.push(self.pool[: 2 * count])
-            self.tick(2 * count)
+
+        def pieces() -> Iterator[Tensor]:
+            for at in range(0, slots, piece):
+                count = min(piece, slots - at)
+                yield self.pool[: 2 * count]
+                self.tick(2 * count)
+
+        ingest.watch(pieces())
 
     def warm_singly(self, ingest: Ingest) -> int:
         """Watch slots one at a time until three chunks were written: an engine has prepared both kinds of

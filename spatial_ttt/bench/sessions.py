@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -19,7 +20,7 @@ from spatial_ttt.model.state import DecoderState, own
 class _Stream(Protocol):
     """One of the sessions."""
 
-    def push(self, frames: Tensor) -> None:
+    def watch(self, pieces: Iterable[Tensor]) -> None:
         """Watch whole slots."""
 
     @property
@@ -50,9 +51,9 @@ class _Turn:
     def __init__(self, turns: _Turns, number: int) -> None:
         self._turns, self._number = turns, number
 
-    def push(self, frames: Tensor) -> None:
+    def watch(self, pieces: Iterable[Tensor]) -> None:
         self._turns.turn_to(self._number)
-        self._turns.ingest.push(frames)
+        self._turns.ingest.watch(pieces)
 
     @property
     def view(self) -> DecoderState:
@@ -104,7 +105,7 @@ def measure_sessions(rig: Rig) -> Line:
     for _ in range(plan.session_slots):
         waited = 0.0
         for session in sessions:
-            took = seconds_of(lambda s=session: s.push(rig.pool[:FRAMES_PER_SLOT]), device)  # type: ignore[misc]
+            took = seconds_of(lambda s=session: s.watch([rig.pool[:FRAMES_PER_SLOT]]), device)  # type: ignore[misc]
             rig.tick(FRAMES_PER_SLOT)
             waited += took
             steps.append(took)

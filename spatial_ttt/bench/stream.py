@@ -71,7 +71,7 @@ def measure_live(rig: Rig, ingest: Ingest, *, asks: bool) -> Line:
     for number in range(plan.live_slots):
         if asks and number % plan.ask_every == 0:
             questions.append(ask_one(rig, ingest).first_token)
-        seconds.append(seconds_of(lambda: ingest.push(rig.pool[:FRAMES_PER_SLOT]), device))
+        seconds.append(seconds_of(lambda: ingest.watch([rig.pool[:FRAMES_PER_SLOT]]), device))
         rig.tick(FRAMES_PER_SLOT)
     peak = peak_bytes(device)
     return (

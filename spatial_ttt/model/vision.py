@@ -7,7 +7,7 @@ because theirs loops over slots in Python.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -33,11 +33,30 @@ def encode_slots(visual: Any, patches: Tensor, grid: tuple[int, int]) -> VisionT
     Patches come in merge order: the 2 x 2 patches of one vision token lie next to each other. Without gradients many
     slots go through in batches, which bound the memory and keep a GPU busy.
     """
-    if patches.shape[0] > BATCH_SLOTS and not torch.is_grad_enabled():
-        parts = [_encode(visual, some, grid) for some in patches.split(BATCH_SLOTS)]
-        tokens, deepstack = zip(*parts, strict=True)
-        return VisionTokens(torch.cat(tokens), torch.cat(deepstack, dim=1))
-    return _encode(visual, patches, grid)
+    if torch.is_grad_enabled():
+        return _encode(visual, patches, grid)
+    return in_batches(lambda some: _encode(visual, some, grid), patches.split(BATCH_SLOTS))
+
+
+def in_batches(encode: Callable[[Tensor], VisionTokens], batches: Sequence[Tensor]) -> VisionTokens:
+    """The vision tokens of batches of equal size (the last may be smaller), each encoded when its turn comes."""
+    first = encode(batches[0])
+    if len(batches) == 1:
+        return first
+    count, size = len(batches), first.tokens.shape[0]
+    tokens = first.tokens.new_empty(count * size, *first.tokens.shape[1:])
+    deepstack = first.deepstack.new_empty(
+        first.deepstack.shape[0], count * size, *first.deepstack.shape[2:]
+    )
+    box, stop = [first], 0
+    del first  # the parts are large: each goes once it is copied
+    for number in range(count):
+        made = box.pop() if box else encode(batches[number])
+        start, stop = stop, stop + made.tokens.shape[0]
+        tokens[start:stop] = made.tokens
+        deepstack[:, start:stop] = made.deepstack
+        del made
+    return VisionTokens(tokens[:stop], deepstack[:, :stop])
 
 
 def _encode(visual: Any, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:

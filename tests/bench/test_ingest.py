@@ -20,8 +20,7 @@ def watched(engine: str, mode: str, pieces: list[int]) -> DecoderState:
     ingest = open_ingest(engine, rig.model, rig.subject, rig.anchors)
     frames = rig.subject.frames(sum(pieces)).split([2 * slots for slots in pieces])
     with torch.no_grad():
-        for piece in frames:
-            ingest.push(piece)
+        ingest.watch(frames)
     return ingest.state
 
 
@@ -75,13 +74,13 @@ def test_streams_that_take_turns_are_as_good_as_apart(mode):
     with torch.no_grad():
         for number, slot in enumerate(frames):
             if number % 3 == 2:  # the streams are of unequal length
-                apart[1].push(slot)
+                apart[1].watch([slot])
                 other = shared.swap(other)
-                shared.push(slot)
+                shared.watch([slot])
                 other = shared.swap(other)
             else:
-                apart[0].push(slot)
-                shared.push(slot)
+                apart[0].watch([slot])
+                shared.watch([slot])
     assert_equal(shared.state, apart[0].state)
     assert_equal(other, apart[1].state)
 
