@@ -33,7 +33,7 @@ Function = Callable[..., Any]
 
 
 def compile_for_training(
-    model: SpatialTTTForConditionalGeneration, backend: str = "inductor"
+    model: SpatialTTTForConditionalGeneration, backend: str | Function = "inductor"
 ) -> None:
     """Compile forward and backward passes of the token-wise parts in place, on any device.
 
@@ -44,6 +44,9 @@ def compile_for_training(
     # Else a batch that happens to be as large as a head is taken for one, and another batch compiled anew.
     fx_config.use_duck_shape = False
     dynamo = torch._dynamo.config
+    # Of sharded modules the compiler takes numbers of heads and channels for values that may change, and divides by
+    # them for every element.
+    dynamo.specialize_int = dynamo.specialize_float = True
     dynamo.recompile_limit = max(64, dynamo.recompile_limit)
     dynamo.accumulated_recompile_limit = max(1024, dynamo.accumulated_recompile_limit)
     parts = _TrainedParts(backend)
@@ -61,7 +64,7 @@ def compile_for_training(
     log.info("token-wise parts of %d layers will be compiled", len(model.decoder.layers))
 
 
-def _options(backend: str) -> dict[str, Any]:
+def _options(backend: str | Function) -> dict[str, Any]:
     """Of the compiler: nothing that looks at how many tokens there are.
 
     Fusing reductions of rows and columns has thresholds on both; steps with and without video, or of a few
@@ -76,7 +79,7 @@ def _options(backend: str) -> dict[str, Any]:
 class _TrainedParts:
     """Methods of layers, bodies compiled once for all of them."""
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str | Function) -> None:
         how: dict[str, Any] = {"dynamic": True, "fullgraph": True, "backend": backend}
         options = _options(backend)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo import lookup_backend
 
 from spatial_ttt.engine import compile_for_training
 from spatial_ttt.model.layout import text
@@ -92,12 +94,19 @@ def test_sharded_checkpointed_training_compiles_once_too() -> None:
     torch._dynamo.utils.counters.clear()
     processor, ids = small_processor(), list(range(300, 340))
     losses, gradients = [], []
+    unknown: list[set[int]] = []  # of each part: sizes that its code does not know
+
+    def noting(graph: Any, inputs: list[Any]) -> Any:
+        given = [node.meta["example_value"] for node in graph.graph.find_nodes(op="placeholder")]
+        unknown.append({x.node.hint for x in given if isinstance(x, torch.SymInt)})
+        return lookup_backend("aot_eager")(graph, inputs)
+
     for is_compiled in (False, True):
         packed = PackedModel(clips.model().train(), processor, checkpointed=2)
         with processes("cpu") as group:
             shard(packed, group, torch.float32)
             if is_compiled:
-                compile_for_training(packed.model, backend="aot_eager")
+                compile_for_training(packed.model, backend=noting)
             for length in (30, 40):
                 rows = [ids[:length], ids[-length:]]
                 samples = [
@@ -119,4 +128,6 @@ def test_sharded_checkpointed_training_compiles_once_too() -> None:
         assert float((gradients[1][name] - value).norm()) <= 1e-4 * float(value.norm()) + 1e-6, name
     # No video, so no vision block; the norm before the logits sees rows without a batch.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == PARTS
+    # Samples, tokens, targets of both: never heads or channels, by which every element would be divided.
+    assert len(unknown) == PARTS and set.union(*unknown) <= {2, 30, 40, 20}, unknown
     torch._dynamo.reset()
