@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spatial_ttt.errors import ConfigError
-from spatial_ttt.model.layout import text
+from spatial_ttt.model.answering import Answer
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState
 
@@ -63,17 +63,21 @@ def generate(
     """Yield token ids and the state that follows each, up to a stop id (not yielded) or the limit.
 
     `last_hidden` [D] belongs to the last token of the question. A token is written into the state
-    when the next is asked for, so a stop costs nothing. Whoever moved the state's tensors in the
-    meantime sends the state back; None stands for the same.
+    when the next is asked for, so a stop costs nothing. The state is what must be kept for the answer to go on
+    (see `Answer.state`). Whoever moved its tensors in the meantime sends it back; None stands for the same.
     """
     generator = torch.Generator().manual_seed(decoding.seed)
-    for step in range(decoding.max_new_tokens):
-        token = choose(model.lm_head(last_hidden).float(), decoding, generator)
-        if token in decoding.stop_ids:
-            return
-        state = (yield token, state) or state
-        if step + 1 == decoding.max_new_tokens:
-            return
-        ids = torch.tensor([[token]], device=last_hidden.device)
-        done, state = model.decode_piece(ids, (text(1),), None, state)
-        last_hidden = done.hidden[0, -1]
+    logits = model.lm_head(last_hidden).float()
+    answer = Answer(model, state)
+    del state
+    try:
+        for step in range(decoding.max_new_tokens):
+            token = choose(logits, decoding, generator)
+            if token in decoding.stop_ids:
+                return
+            answer.state = (yield token, answer.state) or answer.state
+            if step + 1 == decoding.max_new_tokens:
+                return
+            logits = answer.push(token)
+    finally:
+        answer.close()

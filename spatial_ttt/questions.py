@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spatial_ttt.model.layout import END, Layout, num_tokens, text
+from spatial_ttt.model.layout import END, Layout, join, num_tokens, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState, brief
 from spatial_ttt.model.vision import VisionTokens
@@ -55,12 +55,17 @@ def read_question(
 
 @torch.no_grad()
 def end_video(
-    model: SpatialTTTForConditionalGeneration, state: DecoderState, more: int
+    model: SpatialTTTForConditionalGeneration,
+    state: DecoderState,
+    more: int,
+    last: Piece | None = None,
 ) -> DecoderState:
     """A continuation after the end of the video, for any number of questions; each and its answer
-    have at most `more` tokens."""
-    nothing = torch.zeros(1, 0, dtype=torch.long, device=model.device)
-    return _push(model, state, Piece(nothing, (END,)), more, wanted=0)[1]
+    have at most `more` tokens. A `last` piece comes before the end."""
+    if last is None:
+        last = Piece(torch.zeros(1, 0, dtype=torch.long, device=model.device), ())
+    ending = last._replace(layout=join(last.layout, (END,)))
+    return _push(model, state, ending, more, wanted=0)[1]
 
 
 def _push(

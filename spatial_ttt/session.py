@@ -252,12 +252,11 @@ class StreamingSession:
         longest = max((len(self.processor.question_ids(q)) for q in questions), default=0)
         with self._lock, torch.no_grad():
             ended, lone = first.stream.decoder, first.stream.lone
-            more = longest + decoding.max_new_tokens
+            more, last = longest + decoding.max_new_tokens, None
             if lone or not ended.num_tokens:
                 slots = [(lone, lone)] if lone else []
-                piece = Piece(*self._piece(not ended.num_tokens, slots, ()))
-                ended = read_question(self.model, ended, piece, more).fork
-            ended = end_video(self.model, ended, more)
+                last = Piece(*self._piece(not ended.num_tokens, slots, ()))
+            ended = end_video(self.model, ended, more, last)
             loans = []
             for _ in questions:
                 loans.append(Loan(first.stream, ended))

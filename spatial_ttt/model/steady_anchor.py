@@ -14,12 +14,21 @@ from spatial_ttt.model.anchor import AnchorCache
 from spatial_ttt.model.decoder import AnchorLayer
 from spatial_ttt.model.fused_attention import CUDNN_QUERIES
 from spatial_ttt.model.kernels import attention
+from spatial_ttt.model.kernels.attention import Past
 from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.state import Tokens
 from spatial_ttt.model.steady_graphs import Buffers, Graphs, keep_latest, taps
 from spatial_ttt.model.steady_window import PageTable
 
 Step = Callable[[], Any]
+
+
+def through_pages(layer: AnchorLayer, tokens: Tokens, past: Past) -> Tokens:
+    """The layer's step where a kernel reads the cache page by page; whoever calls moves its numbers on."""
+    attn = layer.self_attn
+    q, k, v = attn.heads(attn.project(layer.input_layernorm(tokens.hidden)), tokens.rope)
+    attention.append(k, v, past)
+    return layer.finish(tokens, attn.o_proj(attention.attend(q, past, waves=2)))
 
 
 @dataclass
@@ -92,9 +101,7 @@ class SteadyAnchor:
         return put("query", q), put("key", k), put("value", v)
 
     def _whole(self, tokens: Tokens, table: PageTable) -> Tokens:
-        q, k, v = self._heads(tokens)
-        attention.append(k, v, table.past)
-        return self._after(tokens, attention.attend(q, table.past, waves=2))
+        return self.buffers.put_tokens(through_pages(self.layer, tokens, table.past))
 
     def _heads(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
         attn = self.layer.self_attn

@@ -131,10 +131,14 @@ class TTTAttention(Attention):
         `room` as in `Projected`.
         """
         size = self.config.window_size
-        if isinstance(window, Past):  # of captured work: the device knows where it lies
+        if isinstance(window, Past) and attention.applies(q):
+            # Of captured work: the device knows where it lies.
             attention.append(k, v, window)
             return attention.attend(q, window, window=size), window
-        if isinstance(window, Trailing):
+        kept: Any
+        if isinstance(window, Past):
+            (keys, values), kept = attention.plain_append(k, v, window), window
+        elif isinstance(window, Trailing):
             (keys, values), kept = window.joined(k, v, size)
         else:
             keys, values = keep_window(window, k, v, room)

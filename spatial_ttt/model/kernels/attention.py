@@ -61,3 +61,12 @@ def append(k: Tensor, v: Tensor, past: Past) -> None:
     from spatial_ttt.model.kernels import attention_triton as kernels
 
     kernels.append(k, v, past)
+
+
+def plain_append(k: Tensor, v: Tensor, past: Past) -> tuple[Tensor, Tensor]:
+    """The same in torch operations, without pages; returns all that counts then, as views. The host asks the device."""
+    assert past.numbers is not None
+    start, count = past.numbers.tolist()
+    first, stop = start + count, start + count + k.shape[2]
+    past.keys[:, :, first:stop], past.values[:, :, first:stop] = k, v
+    return past.keys[:, :, start:stop], past.values[:, :, start:stop]

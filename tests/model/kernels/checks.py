@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.model.kernels.answer_checks import answer
 from tests.model.kernels.attention_checks import attention
 from tests.model.kernels.blocks_checks import blocks
 from tests.model.kernels.check import Check, Function
@@ -292,6 +293,7 @@ CHECKS = {
     "commit": commit,
     "merging": merging,
     "blocks": blocks,
+    "answer": answer,
 }
 
 
