@@ -141,6 +141,6 @@ class AnswerPages:
         """Tell the device of the rows from `told` on, and of the tokens."""
         table, numbers = self.past.table, self.past.numbers
         assert table is not None and numbers is not None
-        table[told : len(self._rows)].copy_(torch.tensor(self._rows[told:]))
+        table[told : len(self._rows)].copy_(torch.tensor(self._rows[told:]), non_blocking=True)
         numbers[0].zero_()
         numbers[1].fill_(self._count)

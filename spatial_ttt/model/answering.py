@@ -39,7 +39,7 @@ class Answer:
         the tokens that the engine was given.
         """
         self._model = model
-        self._desk = _desk_of(model)
+        self._owner = _owner_of(model)
         self._engine: SteadyAnswer | None = None
         self._pushed: list[int] = []  # the engine's tokens, which the state lacks
         self._room = 0  # tokens that the engine may take
@@ -66,7 +66,7 @@ class Answer:
             said = self._engine.push(token)
         except BaseException:
             self._engine = None
-            self._desk.drop()
+            self._owner.drop()
             raise
         self._room -= 1
         if self._writes:
@@ -80,7 +80,7 @@ class Answer:
         """Leave the engine to others."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            self._desk.take_back(engine)
+            self._owner.take_back(engine)
 
     def _plainly(self, tokens: list[int]) -> Tensor:
         ids = torch.tensor([tokens], device=self._model.device)
@@ -97,7 +97,7 @@ class Answer:
         kind = kind_of(self._model, self.state, self._room) if self._room else None
         if kind is None:
             return None
-        engine = self._desk.lend(self._model, kind, self.state)
+        engine = self._owner.lend(self._model, kind, self.state)
         if engine is not None:
             self._pushed = []
             if not self._writes:
@@ -105,7 +105,7 @@ class Answer:
         return engine
 
 
-class _Desk:
+class _Owner:
     """Where a model's engine lies, and whether somebody has it. It stays behind when a model is copied."""
 
     def __init__(self) -> None:
@@ -115,8 +115,8 @@ class _Desk:
         self._engine: SteadyAnswer | None = None
         self._made_for: Any = None
 
-    def __reduce__(self) -> tuple[type[_Desk], tuple[()]]:
-        return _Desk, ()
+    def __reduce__(self) -> tuple[type[_Owner], tuple[()]]:
+        return _Owner, ()
 
     def lend(
         self, model: SpatialTTTForConditionalGeneration, kind: Kind, state: DecoderState
@@ -151,9 +151,9 @@ class _Desk:
         self._taken.release()
 
 
-def _desk_of(model: SpatialTTTForConditionalGeneration) -> _Desk:
-    desk: _Desk = model.__dict__.setdefault("answers", _Desk())
-    return desk
+def _owner_of(model: SpatialTTTForConditionalGeneration) -> _Owner:
+    owner: _Owner = model.__dict__.setdefault("answers", _Owner())
+    return owner
 
 
 def _stamp(model: SpatialTTTForConditionalGeneration) -> Any:

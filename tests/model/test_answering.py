@@ -29,11 +29,11 @@ def without_gradients():
 
 
 def forks(model: Any, more: int, count: int = 1, slots: int = 7) -> list[DecoderState]:
-    stream = random_stream(model, video((2, 3), slots, ends=False))
+    stream = random_stream(model, video((2, 3), slots, ends=False)).to(str(model.device))
     state = push(model, stream, range(8, stream.length, 8))[1]
     ended = end_video(model, state, 5 + more)
     g = torch.Generator().manual_seed(0)
-    ids = torch.randint(1, 30, (count, 1, 5), generator=g)
+    ids = torch.randint(1, 30, (count, 1, 5), generator=g).to(model.device)
     return [read_question(model, ended, asked(row), more).fork for row in ids]
 
 
@@ -41,7 +41,8 @@ def plainly(model: Any, fork: DecoderState, tokens: list[int]) -> list[Tensor]:
     """Logits after each token."""
     said = []
     for token in tokens:
-        done, fork = model.decode_piece(torch.tensor([[token]]), (text(1),), None, fork)
+        ids = torch.tensor([[token]], device=model.device)
+        done, fork = model.decode_piece(ids, (text(1),), None, fork)
         said.append(model.lm_head(done.hidden[0, -1]).float())
     return said
 
@@ -201,6 +202,26 @@ def test_with_gradients_and_in_inference_mode_answers_are_plain(by_engine):
     assert not by_engine
 
 
+@pytest.mark.gpu
+def test_writes_and_answers_in_turn_on_a_gpu(by_engine):
+    """Chunks that fill up on the way, two answers at once, one graph for all of it."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    model = small_model(chunk_size=40, window_size=40, use_muon=False).to("cuda")
+    kept = [fork for slots in (3, 9) for fork in forks(model, 60, 1, slots)]
+    wanted = [plainly(model, fork, words(60, n)) for n, fork in enumerate(kept)]
+    answers = [Answer(model, fork) for fork in kept]
+    for number in range(60):
+        for n, answer in enumerate(answers):
+            if n or number < 30:  # the first is dropped half-way
+                found = answer.push(words(60, n)[number])
+                assert relative(found, wanted[n][number]) <= 1e-3, (n, number)
+        if number == 30:
+            answers[0].close()
+    answers[1].close()
+    assert len(by_engine) > 40
+
+
 def test_a_model_and_its_engine_die_together():
     """No reference leads from the engine to the model: its memory is free at once."""
     import gc
@@ -218,4 +239,4 @@ def test_a_model_and_its_engine_die_together():
         assert engine() is None and weight() is None
     finally:
         gc.enable()
-    assert answering._Desk().__reduce__() == (answering._Desk, ())
+    assert answering._Owner().__reduce__() == (answering._Owner, ())

@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from spatial_ttt.inference import prepare
 from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.layout import text
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState
 from spatial_ttt.model.steady_answer import ROOM, SteadyAnswer, kind_of
+from spatial_ttt.presets import _small
 from spatial_ttt.questions import asked, end_video, read_question
 from tests.model.streams import model_of, push, random_stream, relative, video
 
@@ -135,6 +138,48 @@ def test_what_is_not_steady_is_not_taken():
     rows = random_stream(model, (text(5),), batch=2)
     assert kind_of(model, push(model, rows)[1], 4) is None, "two rows"
     assert kind_of(model, read_question(model, watched(model), asked(question()), 4).fork, 4)
+
+
+def wide_model(device: str) -> Any:
+    """Fast heads as wide as those of the 2B model are treated, four layers, bfloat16, laid out for inference."""
+    size = {"hidden": 512, "mlp": 512, "layers": 4, "heads": 4, "vocab": 300}
+    tower = {"hidden": 16, "mlp": 32, "depth": 1, "heads": 2, "positions": 16, "taps": [0]}
+    config = _small(size, tower, None, {"num_fast_heads": 2, "chunk_size": 600, "window_size": 600})
+    torch.manual_seed(0)
+    model = SpatialTTTForConditionalGeneration(config).to(device, torch.bfloat16).eval()
+    for layer in model.decoder.layers:
+        gate = getattr(layer.self_attn, "ttt_scale_proj", None)
+        if gate is not None:
+            gate.bias.fill_(2.0)  # open
+    prepare(model)
+    return model
+
+
+def check_wide(device: str, lengths: Sequence[int]) -> SteadyAnswer:
+    """Weights that were written, pages that are shared; limits are bfloat16's noise over four layers."""
+    model = wide_model(device)
+    engine = None
+    for slots in lengths:
+        state = end_video(model, watched(model, slots), 100)
+        fork = read_question(model, state, asked(question(device=device)), 40).fork
+        engine = engine or engine_of(model, fork, 40)
+        wanted = plainly(model, fork, words(40))
+        for number, found in enumerate(steadily(engine, fork, words(40))):
+            assert relative(found.float(), wanted[number].float()) <= 0.05, (slots, number)
+        engine.clear()
+    assert engine is not None
+    return engine
+
+
+def test_a_wide_model_in_half_precision():
+    check_wide("cpu", (30, 90))
+
+
+@pytest.mark.gpu
+def test_a_wide_model_replayed_on_a_gpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    assert len(check_wide("cuda", (100, 260))._works) == 1
 
 
 @pytest.mark.gpu
