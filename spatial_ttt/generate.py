@@ -60,11 +60,11 @@ def generate(
     last_hidden: Tensor,
     decoding: Decoding,
 ) -> Generator[tuple[int, DecoderState], DecoderState | None, None]:
-    """Yield token ids and the state that follows each, up to a stop id (not yielded) or the limit.
+    """Yield token ids up to a stop id (not yielded) or the limit, each with the state that the answer still needs.
 
-    `last_hidden` [D] belongs to the last token of the question. A token is written into the state
-    when the next is asked for, so a stop costs nothing. The state is what must be kept for the answer to go on
-    (see `Answer.state`). Whoever moved its tensors in the meantime sends it back; None stands for the same.
+    `last_hidden` [D] belongs to the last token of the question. A token is pushed when the next is asked for, so a
+    stop costs nothing. The state may lack what the model's engine for answers holds (see `Answer.state`). Whoever
+    moved its tensors in the meantime sends it back; None stands for the same.
     """
     generator = torch.Generator().manual_seed(decoding.seed)
     logits = model.lm_head(last_hidden).float()

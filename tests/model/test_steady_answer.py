@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from spatial_ttt.inference import prepare
 from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.layout import text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
-from spatial_ttt.model.state import DecoderState
+from spatial_ttt.model.state import DecoderState, tensors
 from spatial_ttt.model.steady_answer import ROOM, SteadyAnswer, kind_of
+from spatial_ttt.model.steady_graphs import copy_all
 from spatial_ttt.presets import _small
 from spatial_ttt.questions import asked, end_video, read_question
 from tests.model.streams import model_of, push, random_stream, relative, video
@@ -111,6 +113,43 @@ def test_bounded_anchors(bits):
     fork = read_question(model, state, asked(question()), 60).fork
     tokens = words(60)
     assert same(steadily(engine_of(model, fork, 60), fork, tokens), plainly(model, fork, tokens))
+
+
+class Replays:
+    """Stands for CUDA graphs: every call of captured work leaves its results where the first one did."""
+
+    is_on = True
+
+    def __init__(self, device: torch.device) -> None: ...
+
+    def capture(self, work: Any) -> Any:
+        kept: list[Any] = []
+
+        def run() -> Any:
+            kept.append(work()) if not kept else copy_all(
+                list(tensors(kept[0])), list(tensors(work()))
+            )
+            return kept[0]
+
+        return run
+
+
+@pytest.mark.parametrize("pattern", [
+    ("ttt", "anchor"), ("anchor", "ttt"), ("anchor", "anchor", "ttt", "ttt"), ("anchor",), ("ttt",),
+])  # fmt: skip
+def test_what_cannot_be_captured_stands_between_what_can(pattern, monkeypatch):
+    monkeypatch.setattr("spatial_ttt.model.steady_answer.Graphs", Replays)
+    model = model_of(torch.float32, chunk_size=WIDE, window_size=30, layer_pattern=pattern)
+    state, engine = end_video(model, watched(model), 60), None
+    for seed in range(2):
+        fork = read_question(model, state, asked(question(seed=seed)), 40).fork
+        engine = engine or engine_of(model, fork, 40)
+        assert same(steadily(engine, fork, words(40)), plainly(model, fork, words(40)))
+    layers = [kind for kind in pattern * 4][:4]
+    runs = sum(kind == "ttt" and before != "ttt" for before, kind in pairwise(["", *layers]))
+    begins_apart = layers[0] == "anchor"  # the embedding is a step of its own
+    assert engine is not None
+    assert len(engine._works) == layers.count("anchor") + runs + begins_apart
 
 
 def test_one_engine_answers_on_stream_after_stream():
