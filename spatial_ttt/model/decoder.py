@@ -24,7 +24,14 @@ from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.kernels import shaping
 from spatial_ttt.model.layers import MLP, RMSNorm, RotaryEmbedding
 from spatial_ttt.model.layout import Layout, positions
-from spatial_ttt.model.state import DecoderState, LayerState, Tokens, TTTState, last_tokens
+from spatial_ttt.model.state import (
+    DecoderState,
+    LayerState,
+    Tokens,
+    TTTState,
+    last_tokens,
+    taken,
+)
 from spatial_ttt.model.ttt import TTTAttention
 
 
@@ -71,7 +78,7 @@ class AnchorLayer(DecoderLayer):
 
     def forward(
         self,
-        tokens: Tokens,
+        tokens: Tokens | list[Tokens],
         state: LayerState,
         branches: int = 1,
         keep_state: bool = True,
@@ -79,8 +86,9 @@ class AnchorLayer(DecoderLayer):
     ) -> tuple[Tokens, LayerState]:
         """All tokens are determined at once; the state is the cache of all keys and values.
 
-        With `wanted` the last so many are returned.
+        With `wanted` the last so many are returned. Tokens may be given away (see `state.taken`).
         """
+        tokens = taken(tokens)
         mixed, cache = self.self_attn.attend_all(
             self.input_layernorm(tokens.hidden),
             tokens.rope,
@@ -102,18 +110,22 @@ class TTTLayer(DecoderLayer):
 
     def forward(
         self,
-        tokens: Tokens,
+        tokens: Tokens | list[Tokens],
         state: LayerState,
         branches: int = 1,
         keep_state: bool = True,
         wanted: int | None = None,
     ) -> tuple[Tokens, LayerState]:
-        """Return the determined tokens, with `wanted` the last so many; hold the rest back in the state."""
+        """Return the determined tokens, with `wanted` the last so many; hold the rest back in the state.
+
+        Tokens may be given away (see `state.taken`).
+        """
         past = cast(TTTState | None, state)
+        box = [taken(tokens)]
+        normed = [self.input_layernorm(box[0].hidden)]
+        del tokens
         # Not as a module's call, which would keep what the attention lets go of.
-        ready, mixed, past = self.self_attn.forward(
-            self.input_layernorm(tokens.hidden), tokens, past, branches, keep_state
-        )
+        ready, mixed, past = self.self_attn.forward(normed, box, past, branches, keep_state)
         if wanted is not None:
             ready = last_tokens(ready, wanted)
             mixed = mixed[:, mixed.shape[1] - ready.length :]
@@ -185,7 +197,9 @@ class HybridDecoder(nn.Module):
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
                 tokens, new = checkpoint(step, tokens, past, *how, use_reentrant=False)
             else:
-                tokens, new = step(tokens, past, *how)
+                box = [tokens]
+                del tokens
+                tokens, new = step(box, past, *how)
             layers.append(new)
         state = state._replace(layers=tuple(layers), num_tokens=state.num_tokens + count)
         return tokens._replace(hidden=self.norm(tokens.hidden)), state

@@ -154,12 +154,15 @@ class SpatialTTTForConditionalGeneration(SpatialTTTPreTrainedModel):
                 f"{vision.tokens.shape[:2].numel()} vision tokens for {batch * index.numel()} placeholders"
             )
         rows = vision.tokens.to(hidden.dtype).reshape(batch, index.numel(), -1)
-        hidden = hidden.index_copy(1, index, rows)
+        put = torch.Tensor.index_copy if torch.is_grad_enabled() else torch.Tensor.index_copy_
+        hidden = put(
+            hidden, 1, index, rows
+        )  # a long piece is large: in place where that is allowed
         taps = vision.deepstack.shape[0]
         if not taps:
             return hidden, None
         features = vision.deepstack.to(hidden.dtype).reshape(taps, batch, index.numel(), -1)
-        return hidden, hidden.new_zeros(taps, *hidden.shape).index_copy(2, index, features)
+        return hidden, put(hidden.new_zeros(taps, *hidden.shape), 2, index, features)
 
     def decode_piece(
         self,

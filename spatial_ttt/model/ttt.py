@@ -37,6 +37,7 @@ from spatial_ttt.model.state import (
     cat_tokens,
     own,
     slice_tokens,
+    taken,
 )
 from spatial_ttt.model.stream_convolution import convolve_released, kernel_of
 
@@ -71,8 +72,8 @@ class TTTAttention(Attention):
 
     def forward(
         self,
-        x: Tensor,
-        tokens: Tokens,
+        x: Tensor | list[Tensor],
+        tokens: Tokens | list[Tokens],
         state: TTTState | None,
         branches: int = 1,
         keep_state: bool = True,
@@ -80,13 +81,15 @@ class TTTAttention(Attention):
         """One piece of a stream: x [B, L, D] is `tokens` after the input norm.
 
         Returns the tokens that are now determined, the attention output [B, released, D] for them, and the new
-        state, which holds the other tokens back.
+        state, which holds the other tokens back. Both may be given away (see `state.taken`).
         """
+        x, tokens = taken(x), taken(tokens)
         state = state or self.empty_state(x.shape[0])
         if not self.memory_is_on:
             mixed, state = self.attend_window(x, tokens.rope, state, branches)
             return tokens, mixed, state
         raw = Raw(self.project(x), linear_together(self, x, self.rate_layers))
+        del x
         if state.held is not None:
             tokens = cat_tokens(
                 state.held.tokens, tokens, join(state.held.tokens.layout, tokens.layout)
@@ -95,7 +98,6 @@ class TTTAttention(Attention):
         grid = state.context.grid if state.context else None
         todo = plan(tokens.layout, grid, self.config.convolution)
         projected = self.shape(raw, tokens.rope, _room_for(state.window))
-        fast, context = self.convolve(projected.fast, todo, state.context)
         front, back = split(tokens.layout, todo.released)
         held = None
         if back:
@@ -104,12 +106,14 @@ class TTTAttention(Attention):
             # Captured work copies what it holds back to a place of its own.
             is_lent = torch.is_grad_enabled() or isinstance(state.window, Past)
             held = held if is_lent else own(held)
-        state = state._replace(held=held, context=context)
         ready = slice_tokens(tokens, 0, todo.released, front)
+        del raw, tokens  # large, and the convolution makes more
+        fast, context = self.convolve(projected.fast, todo, state.context)
+        state = state._replace(held=held, context=context)
         if not todo.released:
             return ready, ready.hidden, state
         box = [projected.first(todo.released, fast)]
-        del x, raw, projected, fast, tokens  # the end of a video releases many tokens at once
+        del projected, fast  # the end of a video releases many tokens at once
         mixed, state = self.mix(
             box.pop(), ready.rope, state, branches=branches, keep_state=keep_state
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,3 +57,34 @@ def _captured(
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = plain.run()
     return Products(plain.inputs, _Replay(graph, result, plain).run)
+
+
+def replayed(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """The same work, captured when it is first done and replayed from then on; where there is no CUDA simply done.
+
+    It reads and writes tensors of fixed address only. What it makes on the way lies in memory that graphs of one device
+    and stream share, so they run one after the other. Call it on a stream that is not the default one.
+    """
+    if device.type != "cuda":
+        return work
+    graph: torch.cuda.CUDAGraph | None = None
+
+    def run() -> None:
+        nonlocal graph
+        if graph is not None:
+            graph.replay()
+            return
+        work()  # compiles what a capture must not
+        stream = torch.cuda.current_stream(device)
+        fresh = torch.cuda.CUDAGraph()
+        pool = _pool(device, stream.cuda_stream)
+        with torch.cuda.graph(fresh, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            work()
+        graph = fresh
+
+    return run
+
+
+@lru_cache(maxsize=32)
+def _pool(device: torch.device, stream: int) -> Any:
+    return torch.cuda.graph_pool_handle()

@@ -153,9 +153,8 @@ def write(
     past = _places(momentum) if rule.use_momentum and momentum is not None else None
     begun = _places(sums.unbind(2))
     squares = kernels.begin(begun, past, beta_sum.contiguous(), rule.chunk_size, done)
-    with kernels.TURN:  # another thread's write must not come between: both may work at one place
-        delta = kernels.orthogonalise(done, squares, getattr(torch, rule.newton_schulz_dtype))
-        kernels.finish(_places(base), delta, norms, (total, weights, low), into.eps)
+    delta = kernels.orthogonalise(done, squares, getattr(torch, rule.newton_schulz_dtype))
+    kernels.finish(_places(base), delta, norms, (total, weights, low), into.eps)
     return done, weights, total, low
 
 

@@ -9,7 +9,6 @@ since they are symmetric; `_finish` adds the result and gives the rows back thei
 # Kernels are Triton's language, which has no types of Python's.
 from __future__ import annotations
 
-from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -18,12 +17,9 @@ import triton.language as tl
 from torch import Tensor
 
 from spatial_ttt.model.kernels import interpreting
-from spatial_ttt.model.kernels.captured import Products, ready
+from spatial_ttt.model.kernels.captured import Products
 from spatial_ttt.model.kernels.products import product, product_options
 from spatial_ttt.model.newton_schulz import COEFFICIENTS, NORM_EPS
-
-TURN = Lock()
-"""Held from the start of a write's products until what they make was read: captured ones have one place a stream."""
 
 _ENTRIES = 4096  # of a program that passes over a matrix
 _ROWS = 8  # of a program of `_finish`
@@ -174,16 +170,8 @@ def begin(gradient: Places, momentum: Places | None, beta_sum: Tensor, count: in
 
 
 def orthogonalise(write: Tensor, squares: Tensor, work: torch.dtype) -> Tensor:
-    """Newton-Schulz of `write` [B, H, 3, D, D], with products of numbers rounded to `work`.
-
-    Off the default stream, where a stream's pieces are written (see `model.beside`), the products are one graph; the
-    result is then good until the next call on that stream: hold `TURN` until it was read.
-    """
-    products = (
-        ready(newton_schulz_products, write, work)
-        if _is_worth_capturing(write)
-        else newton_schulz_products(write.shape, work, write.device)
-    )
+    """Newton-Schulz of `write` [B, H, 3, D, D], with products of numbers rounded to `work`."""
+    products = newton_schulz_products(write.shape, work, write.device)
     scale(write, squares, products.inputs[0])
     return products.run()
 
@@ -228,12 +216,6 @@ def launches(shape: torch.Size, work: torch.dtype) -> tuple[dict[str, Any], Any,
     how: dict[str, Any] = {"D": width, "M": tile, "K": min(64, tile), "num_warps": 8, "num_stages": 3}  # fmt: skip
     how |= product_options(work)
     return how, (blocks * (blocks + 1) // 2, matrices), (blocks * blocks, matrices)
-
-
-def _is_worth_capturing(x: Tensor) -> bool:
-    if x.device.type != "cuda":
-        return False
-    return torch.cuda.current_stream(x.device) != torch.cuda.default_stream(x.device)
 
 
 def finish(

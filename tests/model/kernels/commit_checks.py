@@ -1,4 +1,4 @@
-"""Wide fast weights of a stream against the rule: chunk by chunk, and at home with a border that the device knows."""
+"""Wide fast weights of a stream against the rule: chunk by chunk, at a desk, at home with a border on the device."""
 
 from __future__ import annotations
 
@@ -59,6 +59,9 @@ def commit(device: torch.device) -> Iterator[Check]:
         def scanned(*given: Tensor, rule: TTTConfig = rule, cuts: list[int] = cuts):  # type: ignore[no-untyped-def]
             return _pieces(given, rule, cuts, at_home=False)
 
+        def at_desk(*given: Tensor, rule: TTTConfig = rule, cuts: list[int] = cuts):  # type: ignore[no-untyped-def]
+            return _pieces(given, rule, cuts, at_home=False, at_desk=True)
+
         def at_home(*given: Tensor, rule: TTTConfig = rule, chunk: int = chunk):  # type: ignore[no-untyped-def]
             end = given[0].shape[2]
             steps = list(range(2 * chunk + 1, end, chunk // 4 + 1))
@@ -68,6 +71,7 @@ def commit(device: torch.device) -> Iterator[Check]:
         limit = close if dtype == torch.float32 else AS_NEAR * _noise(inputs, rule, plain)
         name = f"{batch} x {dim} {dtype} {norm} {has_momentum}"
         yield Check(f"scan {name}", scanned, plain, inputs, limit, False)
+        yield Check(f"desk {name}", at_desk, plain, inputs, limit, False)
         yield Check(f"home {name}", at_home, plain, inputs, limit, False)
 
 
@@ -94,10 +98,15 @@ def _told(state: fw.FastState) -> tuple[Tensor, ...]:
 
 
 def _pieces(
-    given: tuple[Tensor, ...], rule: TTTConfig, cuts: list[int], *, at_home: bool
+    given: tuple[Tensor, ...],
+    rule: TTTConfig,
+    cuts: list[int],
+    *,
+    at_home: bool,
+    at_desk: bool = False,
 ) -> tuple[Tensor, ...]:
     """A scan in pieces; at home all but the first are written over in place."""
-    from spatial_ttt.model import fast_stream
+    from spatial_ttt.model import fast_desk, fast_stream
     from spatial_ttt.model.kernels import commit as kernels
     from spatial_ttt.model.state import own
 
@@ -107,7 +116,9 @@ def _pieces(
     out = []
     for start, stop in pairwise(cuts):
         piece = rows.cut(start, stop)
-        if not (at_home and start):
+        if at_desk:
+            found, state = fast_desk.scan(state, piece, norms, rule)
+        elif not (at_home and start):
             found, state = fast_stream.scan(state, piece, norms, rule)
             state = own(state) if at_home else state
             low = kernels.rounded(state.weights, piece.query.dtype)

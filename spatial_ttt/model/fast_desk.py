@@ -1,0 +1,178 @@
+"""Long pieces of a stream: each step of their fast weights is one launch.
+
+A step (write the full chunk, read, add to the new chunk's sums) is two dozen small kernels, and the host needs longer
+to issue them than a GPU to run them. So they work at a desk, tensors of fixed address: a layer's state is laid on it,
+then chunk by chunk its tokens; what happens there is captured once and replayed for every layer of this shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from threading import Lock
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spatial_ttt.model.configuration import TTTConfig
+from spatial_ttt.model.fast_weights import ROW_EPS, FastInputs, FastState, FastWeights
+from spatial_ttt.model.kernels import commit as kernels
+from spatial_ttt.model.kernels.captured import replayed
+
+SIZES = 4
+"""A step is done for a quarter, a half, three quarters of a chunk or all of it, whichever holds its tokens; those that
+are missing write nothing."""
+
+
+class _Kind(NamedTuple):
+    """What a desk is for."""
+
+    shape: tuple[int, int, int]  # batch, heads, channels of a head
+    dtypes: tuple[torch.dtype, ...]  # of queries, learning rates, momentum
+    rule: TTTConfig
+    device: torch.device
+    stream: int
+
+
+def applies(query: Tensor) -> bool:
+    """Here work may be captured: on a CUDA stream but the default one, where long pieces go (`model.beside`)."""
+    if query.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return False
+    current = torch.cuda.current_stream(query.device)
+    return current != torch.cuda.default_stream(query.device)
+
+
+def scan(
+    state: FastState, inputs: FastInputs, norms: Tensor, rule: TTTConfig
+) -> tuple[Tensor, FastState]:
+    """As `fast_stream.scan`, at the desk of the current stream."""
+    return _desk(_kind(inputs, rule)).scan(state, inputs, norms)
+
+
+def _kind(inputs: FastInputs, rule: TTTConfig) -> _Kind:
+    query = inputs.query
+    batch, heads, _, dim = query.shape
+    on_gpu = query.device.type == "cuda"
+    stream = torch.cuda.current_stream(query.device).cuda_stream if on_gpu else 0
+    dtypes = (query.dtype, inputs.lr.dtype, inputs.momentum.dtype)
+    return _Kind((batch, heads, dim), dtypes, rule, query.device, stream)
+
+
+@lru_cache(maxsize=4)
+def _desk(kind: _Kind) -> Desk:
+    return Desk(kind)
+
+
+class Desk:
+    """The places, and what was captured there; one piece at a time."""
+
+    def __init__(self, kind: _Kind) -> None:
+        batch, heads, dim = kind.shape
+        dtype, lr_dtype, momentum_dtype = kind.dtypes
+        self.rule, chunk = kind.rule, kind.rule.chunk_size
+
+        def place(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(*shape, dtype=dtype, device=kind.device)
+
+        square = (batch, heads, 3, dim, dim)
+        self.weights, self.write, self.sums = (place(*square) for _ in range(3))
+        self.total = place(*square) if self.rule.norm_placement == "pre" else None
+        self.low = place(*square, dtype=dtype)
+        self.beta, self.norms = place(batch, heads), place(heads, 3, dim)
+        self.rows = place(3, batch, heads, chunk, dim, dtype=dtype)  # queries, keys, values
+        lr = place(batch, heads, chunk, 3, dtype=lr_dtype)
+        momentum = place(batch, heads, chunk, dtype=momentum_dtype)
+        query, key, value = self.rows
+        self.tokens = FastInputs(query, key, value, lr, momentum)
+        self.out = place(batch, heads, chunk, dim, dtype=dtype)
+        self.sizes = sorted({-(-chunk * (n + 1) // SIZES) for n in range(SIZES)})
+        self.known: dict[tuple[int, bool], Callable[[], None]] = {}
+        self.turn = Lock()
+
+    def scan(self, state: FastState, inputs: FastInputs, norms: Tensor) -> tuple[Tensor, FastState]:
+        """Chunk by chunk, as `fast_weights.scan`; the new state lies elsewhere."""
+        chunk, out = self.rule.chunk_size, torch.empty_like(inputs.query)
+        start, filled, has_written = 0, state.num_tokens, False
+        with self.turn:
+            self._lay(state, norms)
+            while start < inputs.length:
+                writes = filled == chunk
+                has_written |= writes
+                filled = 0 if writes else filled
+                stop = min(inputs.length, start + chunk - filled)
+                self._step(inputs.cut(start, stop), writes)
+                out[:, :, start:stop] = self.out[:, :, : stop - start]
+                filled, start = filled + stop - start, stop
+            return out, self._taken(state, filled, has_written)
+
+    def _lay(self, state: FastState, norms: Tensor) -> None:
+        """Put a layer's state on the desk; what it has not yet is zero, which changes no sum."""
+        pairs = [(self.weights, kernels.joined(state.weights))]
+        for to, parts in ((self.write, state.momentum), (self.sums, state.gradient)):
+            if parts is None:
+                to.zero_()
+            else:
+                pairs.append((to, kernels.joined(parts)))
+        if self.total is not None:
+            pairs.append((self.total, kernels.joined(state.master or state.weights)))
+        torch._foreach_copy_([to for to, _ in pairs], [x for _, x in pairs])
+        self.low.copy_(self.weights)
+        self.norms.copy_(norms)
+        if state.beta_sum is None:
+            self.beta.zero_()
+        else:
+            self.beta.copy_(state.beta_sum)
+
+    def _step(self, tokens: FastInputs, writes: bool) -> None:
+        """Lay tokens on the desk, in place of those before, and do the work."""
+        count = tokens.length
+        size = next(size for size in self.sizes if size >= count)
+        self.rows[:, :, :, :count] = _together(tokens[:3])
+        for to, x in zip(self.tokens[3:], tokens[3:], strict=True):
+            to[:, :, :count] = x
+            if size > count:
+                to[:, :, count:size] = 0
+        key = (size, writes)
+        if key not in self.known:
+            self.known[key] = replayed(lambda: self._work(*key), self.rows.device)
+        self.known[key]()
+
+    def _work(self, size: int, writes: bool) -> None:
+        """A step as kernels: all they read and make lies on the desk."""
+        tokens, out = self.tokens.cut(0, size), self.out[:, :, :size]
+        if writes:
+            past = FastWeights(*self.write.unbind(2))
+            base = FastWeights(*(self.weights if self.total is None else self.total).unbind(2))
+            places = (self.write, self.weights, self.total, self.low)
+            into = kernels.Into(self.low.dtype, ROW_EPS, *places)
+            kernels.write(self.sums, past, self.beta, base, self.rule, self.norms, into)
+        kernels.read(self.low, tokens.query, out)
+        kernels.add(self.low, tokens, None if writes else self.sums, self.sums)
+        kernels.add_momentum(tokens.momentum, None if writes else self.beta, self.beta)
+
+    def _taken(self, past: FastState, filled: int, has_written: bool) -> FastState:
+        """The state on the desk, copied off it."""
+        wanted = [self.weights, self.sums]
+        has_momentum = self.rule.use_momentum and (has_written or past.momentum is not None)
+        has_master = self.total is not None and (has_written or past.master is not None)
+        wanted += [self.write] if has_momentum else []
+        wanted += [self.total] if has_master else []  # type: ignore[list-item]
+        copies = [torch.empty_like(x) for x in wanted]
+        torch._foreach_copy_(copies, wanted)
+        parts = [FastWeights(*x.unbind(2)) for x in copies]
+        weights, sums = parts[:2]
+        momentum = parts[2] if has_momentum else None
+        master = parts[-1] if has_master else None
+        return FastState(weights, master, momentum, sums, self.beta.clone(), filled)
+
+
+def _together(parts: Any) -> Tensor:
+    """Three tensors as one: a view where they lie equally far apart, else a copy."""
+    first, second, third = parts
+    gap = second.data_ptr() - first.data_ptr()
+    lie = third.data_ptr() - second.data_ptr() == gap > 0 and gap % first.element_size() == 0
+    lie &= first.stride() == second.stride() == third.stride()
+    if lie and first.untyped_storage().data_ptr() == third.untyped_storage().data_ptr():
+        return first.as_strided((3, *first.shape), (gap // first.element_size(), *first.stride()))
+    return torch.stack(parts)

@@ -1,0 +1,83 @@
+"""The desk of long pieces: what is laid on it and taken off (the maths: `kernels/commit_checks.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spatial_ttt.model import fast_desk
+from spatial_ttt.model.fast_weights import FastInputs, FastState, FastWeights
+from spatial_ttt.model.state import tensors
+from tests.model.streams import model_of, same_bits
+
+RULE = replace(model_of(torch.float32).config.ttt_config, chunk_size=10)
+
+
+def rows(length: int) -> FastInputs:
+    query, key, value = torch.randn(3, 1, 2, length, 4).unbind()
+    return FastInputs(query, key, value, torch.rand(1, 2, length, 3), torch.rand(1, 2, length))
+
+
+def weights() -> FastWeights:
+    return FastWeights(*torch.randn(3, 1, 2, 4, 4).unbind())
+
+
+def desk(norm: str = "post", momentum: bool = True) -> fast_desk.Desk:
+    rule = replace(RULE, norm_placement=norm, use_momentum=momentum)
+    return fast_desk.Desk(fast_desk._kind(rows(1), rule))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_state_comes_off_the_desk_as_it_was_laid(norm: str, is_new: bool) -> None:
+    master = weights() if norm == "pre" and not is_new else None
+    past = None if is_new else weights()
+    state = FastState(weights(), master, past, weights(), torch.rand(1, 2), 7)
+    where = desk(norm)
+    where._lay(state, torch.ones(2, 3, 4))
+    found = where._taken(state, 7, has_written=False)
+    assert same_bits(found, state) and found.num_tokens == 7
+    theirs = {x.data_ptr() for x in tensors(state)}
+    assert not theirs & {x.data_ptr() for x in tensors(found)}
+
+
+def test_what_a_new_stream_has_not_is_zero_on_the_desk() -> None:
+    where = desk("pre")
+    where._lay(FastState(weights(), weights(), weights(), weights(), torch.rand(1, 2), 7), torch.ones(2, 3, 4))  # fmt: skip
+    first = FastState(weights(), None, None, None, None, 0)
+    where._lay(first, torch.ones(2, 3, 4))
+    assert not where.write.any() and not where.sums.any() and not where.beta.any()
+    assert where.total is not None and torch.equal(where.total, where.weights)
+    found = where._taken(first, 3, has_written=True)
+    assert found.momentum is not None and found.master is not None
+    assert desk(momentum=False)._taken(first, 3, has_written=True).momentum is None
+
+
+def test_steps_are_of_few_sizes_and_what_is_missing_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    where, done = desk(), []
+    assert where.sizes == [3, 5, 8, 10]
+    monkeypatch.setattr(where, "_work", lambda size, writes: done.append((size, writes)))
+    state = FastState(weights(), None, None, weights(), torch.rand(1, 2), 6)
+    given = rows(18)  # 4 end the open chunk, 10 fill the next, 4 begin another
+    where.scan(state, given, torch.ones(2, 3, 4))
+    assert done == [(5, False), (10, True), (5, True)]
+    assert torch.equal(where.tokens.key[:, :, :4], given.key[:, :, 14:])
+    assert torch.equal(where.tokens.lr[:, :, :4], given.lr[:, :, 14:])
+    assert not where.tokens.lr[:, :, 4:5].any() and not where.tokens.momentum[:, :, 4:5].any()
+
+
+def test_rows_that_lie_together_are_not_copied() -> None:
+    given = rows(12).cut(3, 9)
+    found = fast_desk._together(given[:3])
+    assert found.data_ptr() == given.query.data_ptr() and found.shape[0] == 3
+    assert all(torch.equal(a, b) for a, b in zip(found, given[:3], strict=True))
+    apart = tuple(x.clone() for x in reversed(given[:3]))
+    assert torch.equal(fast_desk._together(apart), torch.stack(apart))
+
+
+def test_a_cpu_has_no_desk() -> None:
+    assert not fast_desk.applies(rows(1).query)
