@@ -16,7 +16,9 @@ One JSON line per measurement, cases by rising size of pack; the first that does
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
+import pstats
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -319,9 +321,14 @@ def step(subject: Subject, pack: list[LoadedSample], packs: int, watch: Watch) -
 
 
 def profile_step(subject: Subject, pack: list[LoadedSample], is_cuda: bool) -> None:
-    """Print the kernels that take longest."""
+    """Print the functions of Python and the kernels that take longest in a pack."""
     from torch.profiler import ProfilerActivity, profile
 
+    python = cProfile.Profile()
+    loss = python.runcall(lambda: subject.module(pack).loss)  # the backward pass has its own thread
+    loss.backward()
+    subject.optimizer.step(1.0)
+    pstats.Stats(python).sort_stats("tottime").print_stats(50)
     kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if is_cuda else [])
     with profile(activities=kinds) as found:
         step(subject, pack, 1, Watch(is_cuda))
