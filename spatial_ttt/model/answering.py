@@ -64,16 +64,19 @@ class Answer:
             return self._plainly(tokens)
         try:
             said = self._engine.push(token)
-        except BaseException:
+        except BaseException as error:
             self._engine = None
             self._owner.drop()
+            if isinstance(error, torch.OutOfMemoryError) and self.state.layers:
+                return self._plainly([*self._pushed, token])
             raise
         self._room -= 1
         if self._writes:
             self._pushed.append(token)
-        else:
+        else:  # the engine has all that the answer will read
             past = self.state
-            self.state = past._replace(position=past.position + 1, num_tokens=past.num_tokens + 1)
+            position, num_tokens = past.position + 1, past.num_tokens + 1
+            self.state = past._replace(layers=(), position=position, num_tokens=num_tokens)
         return said.logits
 
     def close(self) -> None:
@@ -98,10 +101,7 @@ class Answer:
         if kind is None:
             return None
         engine = self._owner.lend(self._model, kind, self.state)
-        if engine is not None:
-            self._pushed = []
-            if not self._writes:
-                self.state = self.state._replace(layers=())
+        self._pushed = []
         return engine
 
 
@@ -109,9 +109,8 @@ class _Owner:
     """Where a model's engine lies, and whether somebody has it. It stays behind when a model is copied."""
 
     def __init__(self) -> None:
-        self._taken = (
-            threading.Lock()
-        )  # never waited for: answers may end while memory is collected
+        # Never waited for: answers may end while memory is collected.
+        self._taken = threading.Lock()
         self._engine: SteadyAnswer | None = None
         self._made_for: Any = None
 

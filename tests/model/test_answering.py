@@ -156,17 +156,35 @@ def test_an_answer_that_fails_loses_the_engine_only(monkeypatch, by_engine):
     again.close()
 
 
-def test_without_memory_for_an_engine_answers_are_plain(monkeypatch, by_engine):
+@pytest.mark.parametrize("step", ["load", "push"])
+def test_without_memory_for_an_engine_answers_are_plain(step, monkeypatch, by_engine):
+    """It is made, or captured, where the device is full."""
     model = model_of(torch.float32, **WIDE)
     fork = forks(model, 8)[0]
 
     def fails(*_: object) -> None:
         raise torch.OutOfMemoryError("the device is full")
 
-    monkeypatch.setattr(SteadyAnswer, "load", fails)
+    monkeypatch.setattr(SteadyAnswer, step, fails)
     answer = Answer(model, fork)
     assert same(pushed(answer, words(8)), plainly(model, fork, words(8)))
     assert not by_engine and answer._engine is None
+    answer.close()
+
+
+def test_memory_that_runs_out_before_a_write_costs_the_engine_only(monkeypatch, by_engine):
+    model = model_of(chunk_size=34, window_size=34)
+    fork = forks(model, 40)[0]
+    answer, wanted = Answer(model, fork), plainly(model, fork, words(40))
+    found = pushed(answer, words(4))
+    assert len(by_engine) == 4
+
+    def fails(*_: object) -> None:
+        raise torch.OutOfMemoryError("the device is full")
+
+    monkeypatch.setattr(SteadyAnswer, "push", fails)
+    found += pushed(answer, words(40)[4:])
+    assert all(relative(a, b) <= 1e-5 for a, b in zip(found, wanted, strict=True))
     answer.close()
 
 
