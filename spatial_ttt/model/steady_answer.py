@@ -33,6 +33,9 @@ from spatial_ttt.model.steady_graphs import Buffers, Graphs
 ROOM = 256
 """Tokens that a window has room for before it is moved back."""
 
+LARGEST_WINDOW = 8192
+"""Wider windows are those of models without fast weights: no copy of them is made for an answer."""
+
 Kind = tuple[Any, ...]
 
 
@@ -61,6 +64,8 @@ def kind_of(
             if parts[0][0].shape[0] != 1:
                 return None
             size = layer.self_attn.config.window_size
+            if size > LARGEST_WINDOW:
+                return None
             lengths.add(min(size, sum(keys.shape[2] for keys, _ in parts)))
             kinds.append("ttt")
         elif isinstance(past, KVCache | BoundedCache):

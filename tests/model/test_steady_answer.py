@@ -174,6 +174,9 @@ def test_what_is_not_steady_is_not_taken():
     model = model_of(torch.float32, chunk_size=WIDE, window_size=30)
     assert kind_of(model, model.decoder.start(), 4) is None, "nothing was seen"
     assert kind_of(model, watched(model), 4) is None, "a slot is held back"
+    wide = model_of(torch.float32, chunk_size=WIDE, window_size=1 << 30)
+    fork = read_question(wide, watched(wide), asked(question()), 4).fork
+    assert kind_of(wide, fork, 4) is None, "a window without end"
     rows = random_stream(model, (text(5),), batch=2)
     assert kind_of(model, push(model, rows)[1], 4) is None, "two rows"
     assert kind_of(model, read_question(model, watched(model), asked(question()), 4).fork, 4)
