@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
 from typing import Protocol
 
 import torch
@@ -11,12 +10,11 @@ from torch import Tensor
 
 from spatial_ttt.bench.plan import FRAMES_PER_SLOT
 from spatial_ttt.bench.subject import Subject
-from spatial_ttt.model.ahead import one_ahead
 from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.layout import Layout
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState
-from spatial_ttt.model.vision import BATCH_SLOTS, VisionTokens, in_batches
+from spatial_ttt.model.vision import VisionTokens, batch_slots, in_batches
 from spatial_ttt.steady_stream import SteadyStream
 
 
@@ -75,22 +73,20 @@ class PlainIngest:
     view = state
 
     def watch(self, pieces: Iterable[Tensor]) -> None:
-        """The tower encodes a piece while the decoder works on the one before."""
-        visions = one_ahead(self._encode, pieces, self._subject.device)
-        while box := list(islice(visions, 1)):
-            self._decode(box)
+        for frames in pieces:
+            ids, layout = self._pieces.of(frames.shape[0] // FRAMES_PER_SLOT)
+            given = self._state.given_away()
+            self._state = given  # else the layers' old parts would stay alive here
+            vision = [self._encode(frames)]
+            del frames
+            _, self._state = self._model.decode_piece(ids, layout, vision.pop(), given, wanted=0)
 
     def _encode(self, frames: Tensor) -> VisionTokens:
         model, subject = self._model, self._subject
-        batches = frames.split(FRAMES_PER_SLOT * BATCH_SLOTS)  # patches are larger than frames
+        # Batch by batch, since patches are larger than frames.
+        slots = batch_slots(frames.shape[0] // FRAMES_PER_SLOT)
+        batches = frames.split(FRAMES_PER_SLOT * slots)
         return in_batches(lambda some: model.encode(subject.patches(some), subject.grid), batches)
-
-    def _decode(self, box: list[VisionTokens]) -> None:
-        """Takes the vision tokens out of their box, so that nobody else keeps them."""
-        ids, layout = self._pieces.of(box[0].tokens.shape[0])
-        given = self._state.given_away()
-        self._state = given  # else the layers' old parts would stay alive here
-        _, self._state = self._model.decode_piece(ids, layout, box.pop(), given, wanted=0)
 
 
 class SteadyIngest:

@@ -10,11 +10,12 @@ from torch import Tensor
 from spatial_ttt.bench.clock import GIB
 from spatial_ttt.bench.ingest import Ingest, open_ingest
 from spatial_ttt.bench.memory import Held, StateBytes, memory_by_part
-from spatial_ttt.bench.plan import BenchPlan
+from spatial_ttt.bench.plan import FRAMES_PER_SLOT, BenchPlan
 from spatial_ttt.bench.record import Line
 from spatial_ttt.bench.subject import Subject, load, weight_bytes
 from spatial_ttt.model.bounded_cache import AnchorPolicy, check_policy, policy_within
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.model.vision import batch_slots
 
 Tick = Callable[[int], None]
 """Told how many frames were watched since the last call, for a progress bar."""
@@ -31,7 +32,7 @@ class Rig:
     anchors: AnchorPolicy | None
     weight_bytes: int
     pool: Tensor
-    """Frames of one piece [2 S, H, W, 3], pushed over and over."""
+    """Frames of one batch of the tower [2 S, H, W, 3], shown over and over."""
     tick: Tick = lambda frames: None
 
     def in_mode(self, mode: str) -> Rig:
@@ -50,10 +51,17 @@ class Rig:
         def pieces() -> Iterator[Tensor]:
             for at in range(0, slots, piece):
                 count = min(piece, slots - at)
-                yield self.pool[: 2 * count]
-                self.tick(2 * count)
+                yield self._frames(count)
+                self.tick(FRAMES_PER_SLOT * count)
 
         ingest.watch(pieces())
+
+    def _frames(self, slots: int) -> Tensor:
+        """So many slots; nobody keeps more than the pool."""
+        count, there = FRAMES_PER_SLOT * slots, self.pool.shape[0]
+        if count <= there:
+            return self.pool[:count]
+        return self.pool.repeat(-(-count // there), 1, 1, 1)[:count]
 
     def warm_singly(self, ingest: Ingest) -> int:
         """Watch slots one at a time until three chunks were written: an engine has prepared both kinds of
@@ -94,5 +102,5 @@ def anchor_policy(plan: BenchPlan, subject: Subject) -> AnchorPolicy:
 def open_rig(plan: BenchPlan, subject: Subject, mode: str) -> Rig:
     """Load the model; one rig after another may share it (see `Rig.in_mode`)."""
     model = load(subject)
-    pool = subject.frames(plan.slots_per_piece)
+    pool = subject.frames(batch_slots(plan.slots_per_piece))
     return Rig(plan, subject, model, "exact", None, weight_bytes(model), pool).in_mode(mode)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -22,8 +23,15 @@ VERB_GROUPS = ("ask", "demo", "data", "train", "evaluate", "serve", "bench")
 """Files of this folder, in the order in which `--help` shows their verbs."""
 
 
+CUBLAS_WORKSPACE = ":4096:2:16:8"
+"""8 MiB of every CUDA stream for cuBLAS to work in, instead of 32 on new GPUs: long products need none of it."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE
+    )  # read once, with the first product
     return report_errors(lambda: _run(argv))
 
 

@@ -20,9 +20,8 @@ from spatial_ttt.model.fast_weights import ROW_EPS, FastInputs, FastState, FastW
 from spatial_ttt.model.kernels import commit as kernels
 from spatial_ttt.model.kernels.captured import replayed
 
-SIZES = 4
-"""A step is done for a quarter, a half, three quarters of a chunk or all of it, whichever holds its tokens; those that
-are missing write nothing."""
+SIZES = 8
+"""A step is done for so many eighths of a chunk as hold its tokens; those that are missing write nothing."""
 
 
 class _Kind(NamedTuple):
@@ -85,7 +84,6 @@ class Desk:
         momentum = place(batch, heads, chunk, dtype=momentum_dtype)
         query, key, value = self.rows
         self.tokens = FastInputs(query, key, value, lr, momentum)
-        self.out = place(batch, heads, chunk, dim, dtype=dtype)
         self.sizes = sorted({-(-chunk * (n + 1) // SIZES) for n in range(SIZES)})
         self.known: dict[tuple[int, bool], Callable[[], None]] = {}
         self.turn = Lock()
@@ -102,7 +100,7 @@ class Desk:
                 filled = 0 if writes else filled
                 stop = min(inputs.length, start + chunk - filled)
                 self._step(inputs.cut(start, stop), writes)
-                out[:, :, start:stop] = self.out[:, :, : stop - start]
+                _copy(out[:, :, start:stop], self.tokens.query[:, :, : stop - start])
                 filled, start = filled + stop - start, stop
             return out, self._taken(state, filled, has_written)
 
@@ -128,7 +126,7 @@ class Desk:
         """Lay tokens on the desk, in place of those before, and do the work."""
         count = tokens.length
         size = next(size for size in self.sizes if size >= count)
-        self.rows[:, :, :, :count] = _together(tokens[:3])
+        _copy(self.rows[:, :, :, :count], _together(tokens[:3]))
         for to, x in zip(self.tokens[3:], tokens[3:], strict=True):
             to[:, :, :count] = x
             if size > count:
@@ -139,15 +137,15 @@ class Desk:
         self.known[key]()
 
     def _work(self, size: int, writes: bool) -> None:
-        """A step as kernels: all they read and make lies on the desk."""
-        tokens, out = self.tokens.cut(0, size), self.out[:, :, :size]
+        """A step as kernels: all they read and make lies on the desk, what queries read in the queries' place."""
+        tokens = self.tokens.cut(0, size)
         if writes:
             past = FastWeights(*self.write.unbind(2))
             base = FastWeights(*(self.weights if self.total is None else self.total).unbind(2))
             places = (self.write, self.weights, self.total, self.low)
             into = kernels.Into(self.low.dtype, ROW_EPS, *places)
             kernels.write(self.sums, past, self.beta, base, self.rule, self.norms, into)
-        kernels.read(self.low, tokens.query, out)
+        kernels.read(self.low, tokens.query, tokens.query)
         kernels.add(self.low, tokens, None if writes else self.sums, self.sums)
         kernels.add_momentum(tokens.momentum, None if writes else self.beta, self.beta)
 
@@ -165,6 +163,15 @@ class Desk:
         momentum = parts[2] if has_momentum else None
         master = parts[-1] if has_master else None
         return FastState(weights, master, momentum, sums, self.beta.clone(), filled)
+
+
+def _copy(to: Tensor, x: Tensor) -> None:
+    """Copy rows of channels, eight bytes at a time where they allow it: single numbers take a GPU much longer."""
+    size = 8 // x.element_size()
+    numbers = [(*t.stride()[:-1], t.shape[-1], t.storage_offset()) for t in (to, x)]
+    if all(n % size == 0 for one in numbers for n in one):
+        to, x = to.view(torch.int64), x.view(torch.int64)
+    to.copy_(x)
 
 
 def _together(parts: Any) -> Tensor:

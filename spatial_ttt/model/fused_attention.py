@@ -75,21 +75,23 @@ def segment_attention(q: Tensor, past: Sequence[Segment], k: Tensor, v: Tensor) 
     if not past:
         return _part(q, k, v, causal=True)[0]
     parts = _plans(q, past, k, v)
+    if kernel.applies(q):
+        return _merged(q, parts)
     out, lse = next(parts)()
-    if not kernel.applies(q):
-        total = out.float()
-        for part in parts:
-            total, lse = _merge(total, lse, *part())
-        return total.to(q.dtype)
-    return _merged(q, out, lse, parts)
+    total = out.float()
+    for part in parts:
+        total, lse = _merge(total, lse, *part())
+    return total.to(q.dtype)
 
 
-def _merged(q: Tensor, out: Tensor, lse: Tensor, parts: Iterator[Part]) -> Tensor:
-    """All parts as one, in place; tokens of the result lie side by side."""
+def _merged(q: Tensor, parts: Iterator[Part]) -> Tensor:
+    """All parts as one, in place; tokens of the result lie side by side. Parts are large: each goes once it is read."""
     from spatial_ttt.model.kernels import merging_triton
 
     batch, heads, length, dim = q.shape
+    out, lse = next(parts)()
     total, lse = out[:, :, :length].float().contiguous(), lse[..., :length].contiguous()
+    del out
     done = q.new_empty(batch, length, heads, dim).transpose(1, 2)
     part: Part | None = next(parts)
     while part:
@@ -97,6 +99,7 @@ def _merged(q: Tensor, out: Tensor, lse: Tensor, parts: Iterator[Part]) -> Tenso
         other, other_lse = part()
         to = None if following else done
         merging_triton.merge(total, lse, other, other_lse.contiguous(), to)
+        del other, other_lse
         part = following
     return done
 
@@ -110,7 +113,7 @@ def _plans(q: Tensor, past: Sequence[Segment], k: Tensor, v: Tensor) -> Iterator
     is_long = length >= LONG_QUERIES
     if is_long:
         own = [F.pad(x, (0, 0, 0, spare)) for x in (k, v)]  # what is padded only padding sees
-        yield partial(_cudnn, wide, *own, causal=True)
+        yield partial(_cudnn, wide, own.pop(0), own.pop(), causal=True)
     else:
         yield partial(_part, q, k, v, causal=True)
     for keys, values in past:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from spatial_ttt.model.kernels import shaping
 
 BATCH_SLOTS = 32
+"""Most slots that go through the tower at once."""
 
 
 class VisionTokens(NamedTuple):
@@ -35,7 +36,13 @@ def encode_slots(visual: Any, patches: Tensor, grid: tuple[int, int]) -> VisionT
     """
     if torch.is_grad_enabled():
         return _encode(visual, patches, grid)
-    return in_batches(lambda some: _encode(visual, some, grid), patches.split(BATCH_SLOTS))
+    batches = patches.split(batch_slots(patches.shape[0]))
+    return in_batches(lambda some: _encode(visual, some, grid), batches)
+
+
+def batch_slots(slots: int) -> int:
+    """Slots of a batch, so that all batches are of about one size."""
+    return -(-slots // max(1, -(-slots // BATCH_SLOTS)))
 
 
 def in_batches(encode: Callable[[Tensor], VisionTokens], batches: Sequence[Tensor]) -> VisionTokens:

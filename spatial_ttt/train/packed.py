@@ -71,6 +71,13 @@ class Rows:
         self.vision: VisionTokens | None = None
 
 
+class Given:
+    """Samples as an argument: FSDP would walk through every token id in search of tensors, for longer than a step."""
+
+    def __init__(self, samples: Sequence[LoadedSample]) -> None:
+        self.samples = samples
+
+
 class LayerWork:
     """What a layer needs beside hidden states; opaque to FSDP."""
 
@@ -99,9 +106,13 @@ class PackedModel(nn.Module):
             if isinstance(module, TTTAttention):  # samples are whole
                 module.__dict__["convolve"] = MethodType(whole_convolution.convolve, module)
 
-    def forward(self, samples: Sequence[LoadedSample]) -> PackSums:
+    def __call__(self, samples: Sequence[LoadedSample]) -> PackSums:
         """Sums over the targets of a pack; an empty one still visits every layer."""
-        decoder = self.model.decoder
+        return cast(PackSums, super().__call__(Given(samples)))
+
+    def forward(self, given: Given) -> PackSums:
+        """See `__call__`."""
+        samples, decoder = given.samples, self.model.decoder
         device = decoder.embed_tokens.weight.device
         rows = make_rows(samples or [_nothing(self.processor)], device)
         self._see(rows)

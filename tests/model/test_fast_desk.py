@@ -45,7 +45,8 @@ def test_a_state_comes_off_the_desk_as_it_was_laid(norm: str, is_new: bool) -> N
 
 def test_what_a_new_stream_has_not_is_zero_on_the_desk() -> None:
     where = desk("pre")
-    where._lay(FastState(weights(), weights(), weights(), weights(), torch.rand(1, 2), 7), torch.ones(2, 3, 4))  # fmt: skip
+    full = FastState(weights(), weights(), weights(), weights(), torch.rand(1, 2), 7)
+    where._lay(full, torch.ones(2, 3, 4))
     first = FastState(weights(), None, None, None, None, 0)
     where._lay(first, torch.ones(2, 3, 4))
     assert not where.write.any() and not where.sums.any() and not where.beta.any()
@@ -59,15 +60,15 @@ def test_steps_are_of_few_sizes_and_what_is_missing_writes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     where, done = desk(), []
-    assert where.sizes == [3, 5, 8, 10]
+    assert where.sizes == [2, 3, 4, 5, 7, 8, 9, 10]
     monkeypatch.setattr(where, "_work", lambda size, writes: done.append((size, writes)))
     state = FastState(weights(), None, None, weights(), torch.rand(1, 2), 6)
-    given = rows(18)  # 4 end the open chunk, 10 fill the next, 4 begin another
+    given = rows(20)  # 4 end the open chunk, 10 fill the next, 6 begin another
     where.scan(state, given, torch.ones(2, 3, 4))
-    assert done == [(5, False), (10, True), (5, True)]
-    assert torch.equal(where.tokens.key[:, :, :4], given.key[:, :, 14:])
-    assert torch.equal(where.tokens.lr[:, :, :4], given.lr[:, :, 14:])
-    assert not where.tokens.lr[:, :, 4:5].any() and not where.tokens.momentum[:, :, 4:5].any()
+    assert done == [(4, False), (10, True), (7, True)]
+    assert torch.equal(where.tokens.key[:, :, :6], given.key[:, :, 14:])
+    assert torch.equal(where.tokens.lr[:, :, :6], given.lr[:, :, 14:])
+    assert not where.tokens.lr[:, :, 6:7].any() and not where.tokens.momentum[:, :, 6:7].any()
 
 
 def test_rows_that_lie_together_are_not_copied() -> None:
@@ -77,6 +78,16 @@ def test_rows_that_lie_together_are_not_copied() -> None:
     assert all(torch.equal(a, b) for a, b in zip(found, given[:3], strict=True))
     apart = tuple(x.clone() for x in reversed(given[:3]))
     assert torch.equal(fast_desk._together(apart), torch.stack(apart))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dim", [4, 6, 8])
+def test_rows_are_copied_whole_whatever_they_are_made_of(dtype: torch.dtype, dim: int) -> None:
+    x = torch.randn(3, 2, 9, dim).to(dtype)
+    to = torch.zeros(3, 2, 12, dim, dtype=dtype)
+    fast_desk._copy(to[:, :, 1:6], x[:, :, 3:8])
+    assert torch.equal(to[:, :, 1:6], x[:, :, 3:8])
+    assert not to[:, :, 0].any() and not to[:, :, 6:].any()
 
 
 def test_a_cpu_has_no_desk() -> None:

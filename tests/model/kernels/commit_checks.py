@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise, product
 
@@ -60,7 +61,8 @@ def commit(device: torch.device) -> Iterator[Check]:
             return _pieces(given, rule, cuts, at_home=False)
 
         def at_desk(*given: Tensor, rule: TTTConfig = rule, cuts: list[int] = cuts):  # type: ignore[no-untyped-def]
-            return _pieces(given, rule, cuts, at_home=False, at_desk=True)
+            with _own_stream(given[0].device):
+                return _pieces(given, rule, cuts, at_home=False, at_desk=True)
 
         def at_home(*given: Tensor, rule: TTTConfig = rule, chunk: int = chunk):  # type: ignore[no-untyped-def]
             end = given[0].shape[2]
@@ -73,6 +75,19 @@ def commit(device: torch.device) -> Iterator[Check]:
         yield Check(f"scan {name}", scanned, plain, inputs, limit, False)
         yield Check(f"desk {name}", at_desk, plain, inputs, limit, False)
         yield Check(f"home {name}", at_home, plain, inputs, limit, False)
+
+
+@contextmanager
+def _own_stream(device: torch.device) -> Iterator[None]:
+    """On a GPU a stream that is not the default one, where work may be captured."""
+    if device.type != "cuda":
+        yield
+        return
+    side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
+        yield
+    side.synchronize()
 
 
 def _noise(inputs: tuple[Tensor, ...], rule: TTTConfig, plain: Function) -> float:
