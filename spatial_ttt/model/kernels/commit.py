@@ -60,7 +60,7 @@ def rounded(weights: Any, dtype: torch.dtype) -> Tensor:
 
 
 def read(low: Tensor, query: Tensor, out: Tensor | None = None) -> Tensor:
-    """down [ silu(gate q) * (up q) ]: query [B, H, L, D] -> [B, H, L, D], into `out` if given (the queries' place, too)."""
+    """down [ silu(gate q) * (up q) ]: query [B, H, L, D] -> [B, H, L, D], into `out` (may be `query`)."""
     from spatial_ttt.model.kernels import shaping
 
     out = torch.empty_like(query) if out is None else out
