@@ -16,7 +16,7 @@ def test_what_is_heard_is_what_the_next_layer_gets() -> None:
     got: dict[int, torch.Tensor] = {}
     handles = [
         model.decoder.layers[n + 1].register_forward_pre_hook(
-            lambda _module, inputs, n=n: got.update({n: inputs[0].hidden})
+            lambda _module, inputs, n=n: got.update({n: inputs[0][0].hidden})  # given away
         )
         for n in layers
         if n + 1 < len(model.decoder.layers)
