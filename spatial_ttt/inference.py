@@ -1,13 +1,14 @@
-"""Making a model ready to answer on a GPU: weights that read the same input become one product.
+"""Making a model ready to answer on a GPU, and how much to give it at once.
 
 The kernels of streaming choose themselves (see `model.kernels`); what is left to do once per model is to lay the
-weights out. Parameters keep their names, shapes and values.
+weights out: those that read the same input become one product. Parameters keep their names, shapes and values.
 """
 
 from __future__ import annotations
 
 import logging
 
+import torch
 from torch import nn
 
 from spatial_ttt.errors import ConfigError
@@ -17,6 +18,15 @@ from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.ttt import TTTAttention
 
 log = logging.getLogger(__name__)
+
+PIECE_SLOTS = {"cuda": 64, "cpu": 4}
+"""Slots of a recorded video that go through the model together. A GPU reads 64 in the time its host needs to ask for
+them; a CPU gains nothing from more than a few."""
+
+
+def piece_slots(device: torch.device) -> int:
+    """How many slots of a recorded video to push at once on this device; any number gives the same answers."""
+    return PIECE_SLOTS.get(device.type, PIECE_SLOTS["cpu"])
 
 
 def prepare(model: SpatialTTTForConditionalGeneration) -> None:

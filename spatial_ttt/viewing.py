@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from spatial_ttt.generate import Decoding
+from spatial_ttt.inference import piece_slots
 from spatial_ttt.loading import LoadedModel
 from spatial_ttt.model.bounded_cache import AnchorPolicy, policy_within
 from spatial_ttt.session import StreamingSession
@@ -69,7 +70,11 @@ def watch_source(
     anchors: AnchorPolicy | None = None,
 ) -> Viewer:
     """Watch a source to its end, with a progress line on a terminal's stderr."""
-    viewer = Viewer(StreamingSession(loaded.model, loaded.processor, anchors=anchors), 0.0)
+    slots = piece_slots(loaded.model.device)
+    session = StreamingSession(
+        loaded.model, loaded.processor, slots_per_piece=slots, anchors=anchors
+    )
+    viewer = Viewer(session, 0.0)
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with (
@@ -110,8 +115,9 @@ def watch_live(
     """Watch until the source or the input ends; questions typed on stdin are answered at once."""
     questions: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read_questions, args=(questions,), daemon=True).start()
+    on_gpu = loaded.model.device.type == "cuda"  # there slots are replayed as graphs
     with (
-        StreamingSession(loaded.model, loaded.processor, anchors=anchors) as session,
+        StreamingSession(loaded.model, loaded.processor, anchors=anchors, steady=on_gpu) as session,
         open_source(spec, fps=fps) as source,
     ):
         line = _StatusLine(session)

@@ -85,8 +85,12 @@ class PlainIngest:
         model, subject = self._model, self._subject
         # Batch by batch, since patches are larger than frames.
         slots = batch_slots(frames.shape[0] // FRAMES_PER_SLOT)
-        batches = frames.split(FRAMES_PER_SLOT * slots)
-        return in_batches(lambda some: model.encode(subject.patches(some), subject.grid), batches)
+        batches = list(frames.split(FRAMES_PER_SLOT * slots))
+
+        def encode(box: list[Tensor]) -> VisionTokens:
+            return model.encode([subject.patches(box.pop())], subject.grid)
+
+        return in_batches(encode, batches)
 
 
 class SteadyIngest:

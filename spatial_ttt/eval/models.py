@@ -27,6 +27,7 @@ from spatial_ttt.eval.interface import (
 )
 from spatial_ttt.eval.variants import variant
 from spatial_ttt.generate import Decoding
+from spatial_ttt.inference import piece_slots
 from spatial_ttt.model.bounded_cache import AnchorPolicy, policy_within
 from spatial_ttt.model.layout import END, Layout, join_all, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
@@ -103,7 +104,9 @@ class CheckpointModel:
             if anchors is not None:
                 raise NotOffered("bounded anchors are a mode of the stream; evaluate them streamed")
             return OfflineSession(self._model, processor)
-        return StreamedSession(StreamingSession(self._model, processor, anchors=anchors))
+        slots = piece_slots(self._model.device)
+        session = StreamingSession(self._model, processor, slots_per_piece=slots, anchors=anchors)
+        return StreamedSession(session)
 
     def _anchor_policy(self, options: SessionOptions) -> AnchorPolicy | None:
         if options.anchor_budget_bytes is None:

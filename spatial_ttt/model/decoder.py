@@ -22,7 +22,7 @@ from spatial_ttt.model.anchor import AnchorCache, Attention
 from spatial_ttt.model.bounded_cache import AnchorPolicy, empty_cache
 from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.kernels import shaping
-from spatial_ttt.model.layers import MLP, RMSNorm, RotaryEmbedding
+from spatial_ttt.model.layers import MLP, RMSNorm, RotaryEmbedding, taken
 from spatial_ttt.model.layout import Layout, positions
 from spatial_ttt.model.state import (
     DecoderState,
@@ -30,7 +30,6 @@ from spatial_ttt.model.state import (
     Tokens,
     TTTState,
     last_tokens,
-    taken,
 )
 from spatial_ttt.model.ttt import TTTAttention
 
@@ -86,7 +85,7 @@ class AnchorLayer(DecoderLayer):
     ) -> tuple[Tokens, LayerState]:
         """All tokens are determined at once; the state is the cache of all keys and values.
 
-        With `wanted` the last so many are returned. Tokens may be given away (see `state.taken`).
+        With `wanted` the last so many are returned. Tokens may be given away (see `layers.taken`).
         """
         tokens = taken(tokens)
         mixed, cache = self.self_attn.attend_all(
@@ -118,7 +117,7 @@ class TTTLayer(DecoderLayer):
     ) -> tuple[Tokens, LayerState]:
         """Return the determined tokens, with `wanted` the last so many; hold the rest back in the state.
 
-        Tokens may be given away (see `state.taken`).
+        Tokens may be given away (see `layers.taken`).
         """
         past = cast(TTTState | None, state)
         box = [taken(tokens)]

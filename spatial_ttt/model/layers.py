@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from spatial_ttt.model.kernels import shaping
 
 STRETCH_TOKENS = 2784
 """A device is busy with the MLP of so many tokens; more at once only take memory."""
+
+T = TypeVar("T")
 
 
 class RMSNorm(nn.Module):
@@ -37,6 +39,11 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     exact = x.to(state_dtype(x.dtype))
     scale = torch.rsqrt(exact.square().mean(-1, keepdim=True) + eps)
     return weight * (exact * scale).to(x.dtype)
+
+
+def taken(given: T | list[T]) -> T:
+    """What was given, or given away in a list of one: then its memory is free as soon as the taker lets go of it."""
+    return given.pop() if isinstance(given, list) else given
 
 
 class MLP(nn.Module):

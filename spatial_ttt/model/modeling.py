@@ -132,8 +132,11 @@ class SpatialTTTForConditionalGeneration(SpatialTTTPreTrainedModel):
         """The hybrid decoder."""
         return self.model.language_model
 
-    def encode(self, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:
-        """Vision tokens of S slots; patches [S, height * width, channels * 2 * patch * patch], grid in patches."""
+    def encode(self, patches: Tensor | list[Tensor], grid: tuple[int, int]) -> VisionTokens:
+        """Vision tokens of S slots; patches [S, height * width, channels * 2 * patch * patch], grid in patches.
+
+        Patches may be given away (see `layers.taken`).
+        """
         return encode_slots(self.model.visual, patches, grid)
 
     def embed(

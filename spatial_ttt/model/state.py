@@ -7,7 +7,7 @@ same object. The one exception, the anchors' growing buffers, copies on write (s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +16,6 @@ from spatial_ttt.model.bounded_cache import BoundedCache
 from spatial_ttt.model.fast_weights import BriefState, FastState, FastWeights
 from spatial_ttt.model.kv_cache import KVCache, branch
 from spatial_ttt.model.layout import Layout, cut
-
-T = TypeVar("T")
 
 
 class Tokens(NamedTuple):
@@ -153,11 +151,6 @@ def layer_bytes(state: LayerState) -> int:
     if isinstance(state, KVCache):
         return state.num_bytes
     return sum(t.numel() * t.element_size() for t in tensors(state))
-
-
-def taken(given: T | list[T]) -> T:
-    """What was given, or given away in a list of one: then its memory is free as soon as the taker lets go of it."""
-    return given.pop() if isinstance(given, list) else given
 
 
 def tensors(state: Any) -> Iterator[Tensor]:

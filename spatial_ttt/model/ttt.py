@@ -23,7 +23,7 @@ from spatial_ttt.model.fast_parameters import DepthwiseKernel, FastParameters
 from spatial_ttt.model.holding import Plan, plan
 from spatial_ttt.model.kernels import attention, commit, mixing, resolve_backend, shaping
 from spatial_ttt.model.kernels.attention import Past
-from spatial_ttt.model.layers import RMSNorm, derived, linear_together, rotate
+from spatial_ttt.model.layers import RMSNorm, derived, linear_together, rotate, taken
 from spatial_ttt.model.layout import join, split
 from spatial_ttt.model.state import (
     Context,
@@ -37,7 +37,6 @@ from spatial_ttt.model.state import (
     cat_tokens,
     own,
     slice_tokens,
-    taken,
 )
 from spatial_ttt.model.stream_convolution import convolve_released, kernel_of
 
@@ -81,7 +80,7 @@ class TTTAttention(Attention):
         """One piece of a stream: x [B, L, D] is `tokens` after the input norm.
 
         Returns the tokens that are now determined, the attention output [B, released, D] for them, and the new
-        state, which holds the other tokens back. Both may be given away (see `state.taken`).
+        state, which holds the other tokens back. Both may be given away (see `layers.taken`).
         """
         x, tokens = taken(x), taken(tokens)
         state = state or self.empty_state(x.shape[0])

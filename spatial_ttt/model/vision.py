@@ -7,7 +7,7 @@ because theirs loops over slots in Python.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spatial_ttt.model.kernels import shaping
+from spatial_ttt.model.layers import taken
 
 BATCH_SLOTS = 32
 """Most slots that go through the tower at once."""
@@ -28,15 +29,17 @@ class VisionTokens(NamedTuple):
     deepstack: Tensor  # [K, S, N, D], features of the K DeepStack taps
 
 
-def encode_slots(visual: Any, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:
+def encode_slots(visual: Any, given: Tensor | list[Tensor], grid: tuple[int, int]) -> VisionTokens:
     """Encode S slots: patches [S, height * width, channels * 2 * patch * patch], `grid` in patches.
 
     Patches come in merge order: the 2 x 2 patches of one vision token lie next to each other. Without gradients many
-    slots go through in batches, which bound the memory and keep a GPU busy.
+    slots go through in batches, which bound the memory and keep a GPU busy. Patches may be given away.
     """
+    patches = taken(given)
     if torch.is_grad_enabled():
-        return _encode(visual, patches, grid)
-    batches = patches.split(batch_slots(patches.shape[0]))
+        return _encode(visual, [patches], grid)
+    batches = list(patches.split(batch_slots(patches.shape[0])))
+    del patches
     return in_batches(lambda some: _encode(visual, some, grid), batches)
 
 
@@ -45,20 +48,23 @@ def batch_slots(slots: int) -> int:
     return -(-slots // max(1, -(-slots // BATCH_SLOTS)))
 
 
-def in_batches(encode: Callable[[Tensor], VisionTokens], batches: Sequence[Tensor]) -> VisionTokens:
-    """The vision tokens of batches of equal size (the last may be smaller), each encoded when its turn comes."""
-    first = encode(batches[0])
-    if len(batches) == 1:
+def in_batches(
+    encode: Callable[[list[Tensor]], VisionTokens], batches: list[Tensor]
+) -> VisionTokens:
+    """The vision tokens of batches of equal size (the last may be smaller), each given to `encode` in its turn."""
+    count = len(batches)
+    first = encode([batches.pop(0)])
+    if not batches:
         return first
-    count, size = len(batches), first.tokens.shape[0]
+    size = first.tokens.shape[0]
     tokens = first.tokens.new_empty(count * size, *first.tokens.shape[1:])
     deepstack = first.deepstack.new_empty(
         first.deepstack.shape[0], count * size, *first.deepstack.shape[2:]
     )
     box, stop = [first], 0
     del first  # the parts are large: each goes once it is copied
-    for number in range(count):
-        made = box.pop() if box else encode(batches[number])
+    for _ in range(count):
+        made = box.pop() if box else encode([batches.pop(0)])
         start, stop = stop, stop + made.tokens.shape[0]
         tokens[start:stop] = made.tokens
         deepstack[:, start:stop] = made.deepstack
@@ -66,27 +72,32 @@ def in_batches(encode: Callable[[Tensor], VisionTokens], batches: Sequence[Tenso
     return VisionTokens(tokens[:stop], deepstack[:, :stop])
 
 
-def _encode(visual: Any, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:
+def _encode(visual: Any, box: list[Tensor], grid: tuple[int, int]) -> VisionTokens:
     weight = visual.patch_embed.proj.weight
-    x = F.linear(patches.to(weight.dtype), weight.flatten(1), visual.patch_embed.proj.bias)
-    merge = visual.config.spatial_merge_size
-    index, share = _interpolation(grid, visual.num_grid_per_side, merge, x.device)
-    x = x + (visual.pos_embed(index) * share[..., None].to(weight.dtype)).sum(1)
+    merge, device = visual.config.spatial_merge_size, weight.device
+    index, share = _interpolation(grid, visual.num_grid_per_side, merge, device)
+    where = (visual.pos_embed(index) * share[..., None].to(weight.dtype)).sum(1)
+    flat, bias = weight.flatten(1), visual.patch_embed.proj.bias
+    given = [F.linear(box.pop().to(weight.dtype), flat, bias) + where]
     head_dim = visual.config.hidden_size // visual.config.num_heads
-    cos, sin = _rotation(grid, head_dim, _theta(visual.config), merge, x.device)
+    cos, sin = _rotation(grid, head_dim, _theta(visual.config), merge, device)
     taps = list(visual.config.deepstack_visual_indexes)
     features = []
-    for number, seen in enumerate(_through(visual, x, cos, sin, taps)):
+    for number, seen in enumerate(_through(visual, given, cos, sin, taps)):
         last = number == len(taps)
         merger = visual.merger if last else visual.deepstack_merger_list[number]
         features.append(_merge(merger, seen))
+        del seen  # else it would last until the next tap
     tokens = features.pop()
     deepstack = torch.stack(features) if features else tokens.new_zeros(0, *tokens.shape)
     return VisionTokens(tokens, deepstack)
 
 
-def _through(visual: Any, x: Tensor, cos: Tensor, sin: Tensor, taps: list[int]) -> Iterator[Tensor]:
-    """Patches after each tapped block, and after the last."""
+def _through(
+    visual: Any, given: list[Tensor], cos: Tensor, sin: Tensor, taps: list[int]
+) -> Iterator[Tensor]:
+    """Patches, which are given away, after each tapped block and after the last."""
+    x = given.pop()
     wanted = [*taps, len(visual.blocks) - 1]
     if not shaping.applies(x):
         run_block = visual.__dict__.get("compiled_block", vision_block)
@@ -96,10 +107,15 @@ def _through(visual: Any, x: Tensor, cos: Tensor, sin: Tensor, taps: list[int]) 
         return
     more: Tensor | None = None  # not added yet: what follows adds it on the way
     for number, block in enumerate(visual.blocks):
+        # Large tensors are given away: each goes as soon as it is read.
         x, normed = shaping.add_layer_norm(x, more, block.norm1)
-        mixed = _attention(block.attn, normed, cos, sin)
+        box, more = [normed], None
+        del normed
+        mixed = _attention(block.attn, box, cos, sin)
         x, normed = shaping.add_layer_norm(x, mixed, block.norm2)
-        more = _mlp(block.mlp, normed)
+        box = [normed]
+        del normed, mixed
+        more = _mlp(block.mlp, box)
         if number in wanted:
             x, more = x.add_(more), None
             yield from [x] * wanted.count(number)
@@ -111,13 +127,16 @@ def vision_block(block: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x + _mlp(block.mlp, block.norm2(x))
 
 
-def _mlp(mlp: Any, x: Tensor) -> Tensor:
+def _mlp(mlp: Any, given: Tensor | list[Tensor]) -> Tensor:
+    x = taken(given)
     if not (shaping.applies(x) and x.device.type == "cuda" and _is_tanh_gelu(mlp)):
         return mlp(x)
     # cuBLAS applies this activation while it writes the product.
     first = mlp.linear_fc1
+    shape = x.shape[:2]
     wide = torch._addmm_activation(first.bias, x.flatten(0, 1), first.weight.t(), use_gelu=True)
-    return mlp.linear_fc2(wide).unflatten(0, x.shape[:2])
+    del x
+    return mlp.linear_fc2(wide).unflatten(0, shape)
 
 
 def _is_tanh_gelu(mlp: Any) -> bool:
@@ -132,8 +151,10 @@ def _merge(merger: Any, x: Tensor) -> Tensor:
     return merger(x.flatten(0, 1)).unflatten(0, (x.shape[0], -1))
 
 
-def _attention(attn: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _attention(attn: Any, given: Tensor | list[Tensor], cos: Tensor, sin: Tensor) -> Tensor:
+    x = taken(given)
     qkv = attn.qkv(x)
+    del x
     turned = shaping.applies(qkv)
     if turned:
         qkv = shaping.turn_patches(qkv, cos, sin, attn.num_heads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from spatial_ttt.model import vision
 from spatial_ttt.model.vision import encode_slots
 from spatial_ttt.testing.small import small_model
 from tests.model.prompts import PATCH_VALUES
@@ -49,3 +50,17 @@ def test_gradients_reach_the_tower():
     out = encode_slots(visual, torch.ones(2, 4, PATCH_VALUES), (2, 2))
     (out.tokens.square().sum() + out.deepstack.square().sum()).backward()
     assert all(p.grad is not None for p in visual.parameters())
+
+
+@torch.no_grad()
+def test_batches_and_patches_given_away_change_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    visual = small_model().double().model.visual
+    patches = torch.randn(8, 24, PATCH_VALUES, generator=torch.Generator().manual_seed(0)).double()
+    whole = encode_slots(visual, patches, (4, 6))
+    monkeypatch.setattr(vision, "BATCH_SLOTS", 3)
+    assert [vision.batch_slots(count) for count in (8, 7, 4, 3)] == [3, 3, 2, 3]
+    given = [patches]
+    found = encode_slots(visual, given, (4, 6))
+    assert not given
+    for a, b in zip(found, whole, strict=True):
+        assert a.shape == b.shape and relative(a, b) <= 1e-10
