@@ -47,6 +47,7 @@ from spatial_ttt.train.conversation import Encoded
 from spatial_ttt.train.dataset import LoadedSample
 from spatial_ttt.train.distributed import Processes, processes
 from spatial_ttt.train.flops import FlopCounter, SampleShape, peak_flops
+from spatial_ttt.train.garbage import collected_between_steps
 from spatial_ttt.train.measures import memory_gib
 from spatial_ttt.train.packed import PackedModel
 from spatial_ttt.train.run_config import RatesConfig
@@ -257,7 +258,8 @@ def measure(
     if is_cuda:
         torch.cuda.reset_peak_memory_stats()
     step(subject, pack, case.packs, Watch(is_cuda))
-    times = [timed(subject, pack, case.packs, is_cuda) for _ in range(options.steps)]
+    with collected_between_steps():  # as the trainer does
+        times = [timed(subject, pack, case.packs, is_cuda) for _ in range(options.steps)]
     watch = Watch(is_cuda)
     step(subject, pack, case.packs, watch)
     seconds = sorted(times)[len(times) // 2]

@@ -34,7 +34,7 @@ from spatial_ttt.model.vision import VisionTokens
 from spatial_ttt.processor import Processor
 from spatial_ttt.questions import Piece, asked, end_video, read_question
 from spatial_ttt.snapshot import load_snapshot, save_snapshot
-from spatial_ttt.steady_stream import SteadyStream
+from spatial_ttt.steady_stream import SharedStream, open_stream
 from spatial_ttt.stream_state import StreamState, Timings
 from spatial_ttt.video.frame import Frame, check_frame
 
@@ -72,7 +72,8 @@ class StreamingSession:
     session as it was, with one exception: where it fails half-way through a steady decoder (the device's
     memory is full) and nobody had the state copied out since the last piece, the session is lost.
     SessionError says so, then and at every later use but `close`.
-    With `max_bytes` the state is copied out before each piece, so a refused piece is always undone.
+    With `max_bytes` the state is copied out before each piece, so a refused piece is always undone. Many sessions may
+    share one engine (`steady_stream.SharedStream`): then it is copied out after each piece, and nothing is ever lost.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class StreamingSession:
         slots_per_piece: int = 4,
         max_bytes: int | None = None,
         anchors: AnchorPolicy | None = None,
-        steady: bool = False,
+        steady: bool | SharedStream = False,
     ) -> None:
         self.model = model
         self.processor = processor
@@ -92,7 +93,7 @@ class StreamingSession:
         self.anchors = anchors
         self.timings = Timings()
         self._state = StreamState(model.decoder.start(anchors), None, None, None, 0, 0)
-        self._steady = SteadyStream(model) if steady else None
+        self._steady = open_stream(model, steady)
         self._lock = threading.Lock()
         self._watching = threading.Lock()
         self._is_closed = False
@@ -323,7 +324,7 @@ class StreamingSession:
             slots_per_piece=self.slots_per_piece,
             max_bytes=self.max_bytes,
             anchors=self.anchors,
-            steady=self._steady is not None,
+            steady=self._steady is not None and self._steady.for_fork(),
         )
         twin._state = state
         twin._lock = self._lock  # the anchors' buffers are shared until one of them appends
@@ -342,7 +343,7 @@ class StreamingSession:
         *,
         slots_per_piece: int = 4,
         max_bytes: int | None = None,
-        steady: bool = False,
+        steady: bool | SharedStream = False,
     ) -> StreamingSession:
         """Open a session where a snapshot left off, bit for bit.
 

@@ -6,6 +6,8 @@ it into a state that stays. Any other state may be pushed on: the engine then ta
 
 from __future__ import annotations
 
+from threading import Lock
+
 import torch
 from torch import Tensor
 
@@ -93,6 +95,10 @@ class SteadyStream:
         self._held, self._view = self._engine.export(), None
         return self._held
 
+    def for_fork(self) -> bool:
+        """What a forked session is given: an engine of its own."""
+        return True
+
     def places(self) -> set[int]:
         """Where the memory begins that the next push may write over."""
         return set() if self._engine.is_torn else storages(self._engine.view())
@@ -101,3 +107,49 @@ class SteadyStream:
         """Raise SessionError for a view that a piece wrote over and failed."""
         if state is self._lost:
             raise SessionError(LOST)
+
+
+class SharedStream:
+    """A steady stream for many sessions of one model, from any threads: each state is copied out after its piece.
+
+    So captured work and its memory are there once, a session pays for two copies of its state per piece, and no piece
+    of one session touches what another holds.
+    """
+
+    def __init__(self, model: SpatialTTTForConditionalGeneration) -> None:
+        self._stream = SteadyStream(model)
+        self._turn = Lock()
+
+    def encode(self, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:
+        """As `model.encode`."""
+        with self._turn:
+            return VisionTokens(*(x.clone() for x in self._stream.encode(patches, grid)))
+
+    def push(
+        self, past: DecoderState, ids: Tensor, layout: Layout, vision: VisionTokens | None
+    ) -> DecoderState:
+        """Push ids [1, L] on `past`, which stays as it is; the new state is good for ever."""
+        with self._turn:
+            return self._stream.settle(self._stream.push(past, ids, layout, vision))
+
+    def settle(self, state: DecoderState) -> DecoderState:
+        """The same state: none is a view."""
+        return state
+
+    def for_fork(self) -> SharedStream:
+        """What a forked session is given: the same engine."""
+        return self
+
+    def places(self) -> set[int]:
+        """Nobody's state lies where a push writes."""
+        return set()
+
+    def check(self, state: DecoderState) -> None:
+        """No state is ever lost."""
+
+
+def open_stream(
+    model: SpatialTTTForConditionalGeneration, steady: bool | SharedStream
+) -> SteadyStream | SharedStream | None:
+    """The engine of a new session: its own (True), one that it shares, or none."""
+    return steady if isinstance(steady, SharedStream) else SteadyStream(model) if steady else None

@@ -26,6 +26,7 @@ from spatial_ttt.serve.settings import ServeSettings
 from spatial_ttt.serve.steps import ModelSteps, unbroken
 from spatial_ttt.serve.store import SnapshotStore, new_id
 from spatial_ttt.session import StreamingSession
+from spatial_ttt.steady_stream import SharedStream
 from spatial_ttt.stream_state import StreamState
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,9 @@ class SessionPool:
         self.asleep: dict[str, SessionRecord] = {}
         self.snapshots: dict[str, SessionRecord] = {}
         self.is_draining = False
+        # On a GPU frames are replayed as captured work, by one engine for all sessions.
+        on_gpu = loaded.model.device.type == "cuda"
+        self.engine = SharedStream(loaded.model) if on_gpu else False
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._waking: dict[str, asyncio.Lock] = {}
         self.retry_at: dict[str, float] = {}
@@ -115,6 +119,7 @@ class SessionPool:
             self.loaded.processor,
             max_bytes=self.budget.bytes_for(record.max_frames),
             anchors=self.budget.anchors,
+            steady=self.engine,
         )
 
     async def get(self, owner: str, session_id: str) -> HostedSession:
@@ -157,6 +162,7 @@ class SessionPool:
             self.loaded.model,
             self.loaded.processor,
             max_bytes=self.budget.bytes_for(record.max_frames),
+            steady=self.engine,
         )
 
     def record_of(self, owner: str, session_id: str) -> SessionRecord:

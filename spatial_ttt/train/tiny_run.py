@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from spatial_ttt.train.clip_types import DENSE_KINDS, categories
 from spatial_ttt.train.curriculum import Stage, plan, stage_at, stages_between
 from spatial_ttt.train.dense_heads import DenseHeads
 from spatial_ttt.train.draw import warm_up
+from spatial_ttt.train.garbage import collected_between_steps
 from spatial_ttt.train.listening import before_anchors, middle
 from spatial_ttt.train.optim import SlowWeights
 from spatial_ttt.train.publish import publish, save_model, unpack
@@ -197,6 +198,14 @@ class TinyRun:
         for stage in stages_between(self.stages, self.chosen.start, 1.0):
             if self.ranks.is_first:
                 supply.hold_out(stage)
+        with collected_between_steps() as after_step:
+            self._steps(current, after_step)
+        self._finish()
+        self._set_reach(1.0)
+        self.ranks.check_alike(self.model)
+
+    def _steps(self, current: Stage, after_step: Callable[[], None]) -> None:
+        """Steps, probes and saves until the time is over."""
         probed = saved = time.monotonic()
         while True:
             (progress,) = self.ranks.agree(self.progress)
@@ -206,6 +215,7 @@ class TinyRun:
             current = self._switch(current, progress)
             self._set_reach(progress)
             self._one_step(self._turn(current), progress)
+            after_step()
             if not self.ranks.is_first:
                 continue
             if time.monotonic() - probed > self.chosen.eval_every:
@@ -214,9 +224,6 @@ class TinyRun:
             if time.monotonic() - saved > SAVE_EVERY:
                 self.save()
                 saved = time.monotonic()
-        self._finish()
-        self._set_reach(1.0)
-        self.ranks.check_alike(self.model)
 
     def _stream(self, stage: Stage) -> None:
         rehearsed = dict(stage.rehearsed)

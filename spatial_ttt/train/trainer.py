@@ -39,6 +39,7 @@ from spatial_ttt.train.checkpointing import (
 from spatial_ttt.train.dataset import PackLoader, my_units
 from spatial_ttt.train.distributed import Processes, local, processes, whole
 from spatial_ttt.train.flops import FlopCounter, peak_flops
+from spatial_ttt.train.garbage import collected_between_steps
 from spatial_ttt.train.logs import METRICS, RunLog
 from spatial_ttt.train.lora import add_lora, merge_lora
 from spatial_ttt.train.measures import StepSums, Timing, memory_gib, pack_sums, step_record
@@ -205,6 +206,7 @@ class Trainer:
         is_first = self.group.is_first
         with (
             self._signals(),
+            collected_between_steps() as after_step,
             RunLog(self.folder, is_first=is_first, first_step=first, num_steps=total) as run_log,
         ):
             run_log.text("config", str(to_plain(self.config)))
@@ -219,6 +221,7 @@ class Trainer:
                     if step % self.config.save_every == 0 or at_end:
                         self._save()
                         saved = step
+                    after_step()
             finally:
                 loader.close()
             if saved != self.progress.step:

@@ -15,6 +15,7 @@ from spatial_ttt.serve.pool import SessionPool
 from spatial_ttt.serve.problems import Problem
 from spatial_ttt.serve.schemas import view_session
 from spatial_ttt.serve.steps import ModelSteps
+from spatial_ttt.steady_stream import SharedStream
 from spatial_ttt.video import Frame
 from tests.serve.parts import loaded, offline, opened, pixels, running, settings
 
@@ -189,3 +190,29 @@ def test_sessions_that_were_opened_together_are_not_saved_together(tmp_path):
         now = time.monotonic()
     assert all(now - 1030 < moment <= now for moment in last)
     assert max(last) - min(last) > 100  # of the 1000 s between two saves
+
+
+def test_sessions_share_one_engine_as_on_a_gpu(tmp_path):
+    """Two sessions and a fork in turn, one of them put to sleep and woken on the way."""
+
+    async def work(pool):
+        assert pool.engine is False  # a CPU gains nothing
+        pool.engine = SharedStream(pool.loaded.model)
+        first, second = await pool.create("ann"), await pool.create("ben")
+        for index in range(8):
+            await watch(first, index)
+            await watch(second, index)
+        answers = await asyncio.gather(answer(first), answer(second))
+        assert await Caretaker(pool).put_to_sleep(first)
+        await watch(second, 8)
+        woken = await pool.get("ann", first.record.session_id)
+        assert woken is not first and woken.session._steady is pool.engine
+        await watch(woken, 8)
+        twin = await pool.fork("ben", second.record.session_id, "twin")
+        await watch(twin, 9)
+        assert twin.session._steady is pool.engine
+        return answers, await answer(woken), await answer(second), await answer(twin)
+
+    early, woken, second, twin = with_pool(tmp_path, work)
+    assert set(early) == {expected(8)}
+    assert woken == second == expected(9) and twin == expected(10)
