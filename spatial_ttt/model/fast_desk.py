@@ -18,6 +18,7 @@ from torch import Tensor
 from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.fast_weights import ROW_EPS, FastInputs, FastState, FastWeights
 from spatial_ttt.model.kernels import commit as kernels
+from spatial_ttt.model.kernels import mixing
 from spatial_ttt.model.kernels.captured import replayed
 
 SIZES = 8
@@ -34,6 +35,21 @@ class _Kind(NamedTuple):
     stream: int
 
 
+class Unshaped(NamedTuple):
+    """Tokens whose queries, keys and values are made on the desk: silu, unit length, rotation."""
+
+    fast: Tensor  # [B, L, 3 * H * D] query, key, value after the convolution
+    rope: Tensor  # [B, L, head_dim]
+    lr: Tensor  # [B, H, L, 3], as in `FastInputs`
+    momentum: Tensor  # [B, H, L]
+    eps: float  # added to the length of queries and keys
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.fast.shape[1]
+
+
 def applies(query: Tensor) -> bool:
     """Here work may be captured: on a CUDA stream but the default one, where long pieces go (`model.beside`)."""
     if query.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
@@ -43,19 +59,19 @@ def applies(query: Tensor) -> bool:
 
 
 def scan(
-    state: FastState, inputs: FastInputs, norms: Tensor, rule: TTTConfig
+    state: FastState, inputs: FastInputs | Unshaped, norms: Tensor, rule: TTTConfig
 ) -> tuple[Tensor, FastState]:
     """As `fast_stream.scan`, at the desk of the current stream."""
     return _desk(_kind(inputs, rule)).scan(state, inputs, norms)
 
 
-def _kind(inputs: FastInputs, rule: TTTConfig) -> _Kind:
-    query = inputs.query
-    batch, heads, _, dim = query.shape
-    on_gpu = query.device.type == "cuda"
-    stream = torch.cuda.current_stream(query.device).cuda_stream if on_gpu else 0
-    dtypes = (query.dtype, inputs.lr.dtype, inputs.momentum.dtype)
-    return _Kind((batch, heads, dim), dtypes, rule, query.device, stream)
+def _kind(inputs: FastInputs | Unshaped, rule: TTTConfig) -> _Kind:
+    rows, heads = inputs[0], inputs.momentum.shape[1]
+    dim = rows.shape[-1] // (3 * heads) if isinstance(inputs, Unshaped) else rows.shape[-1]
+    on_gpu = rows.device.type == "cuda"
+    stream = torch.cuda.current_stream(rows.device).cuda_stream if on_gpu else 0
+    dtypes = (rows.dtype, inputs.lr.dtype, inputs.momentum.dtype)
+    return _Kind((rows.shape[0], heads, dim), dtypes, rule, rows.device, stream)
 
 
 @lru_cache(maxsize=4)
@@ -88,9 +104,12 @@ class Desk:
         self.known: dict[tuple[int, bool], Callable[[], None]] = {}
         self.turn = Lock()
 
-    def scan(self, state: FastState, inputs: FastInputs, norms: Tensor) -> tuple[Tensor, FastState]:
+    def scan(
+        self, state: FastState, inputs: FastInputs | Unshaped, norms: Tensor
+    ) -> tuple[Tensor, FastState]:
         """Chunk by chunk, as `fast_weights.scan`; the new state lies elsewhere."""
-        chunk, out = self.rule.chunk_size, torch.empty_like(inputs.query)
+        chunk, (batch, heads, _, dim) = self.rule.chunk_size, self.tokens.query.shape
+        out = self.rows.new_empty(batch, heads, inputs.length, dim)
         start, filled, has_written = 0, state.num_tokens, False
         with self.turn:
             self._lay(state, norms)
@@ -99,7 +118,7 @@ class Desk:
                 has_written |= writes
                 filled = 0 if writes else filled
                 stop = min(inputs.length, start + chunk - filled)
-                self._step(inputs.cut(start, stop), writes)
+                self._step(inputs, start, stop, writes)
                 _copy(out[:, :, start:stop], self.tokens.query[:, :, : stop - start])
                 filled, start = filled + stop - start, stop
             return out, self._taken(state, filled, has_written)
@@ -122,13 +141,20 @@ class Desk:
         else:
             self.beta.copy_(state.beta_sum)
 
-    def _step(self, tokens: FastInputs, writes: bool) -> None:
+    def _step(self, inputs: FastInputs | Unshaped, start: int, stop: int, writes: bool) -> None:
         """Lay tokens on the desk, in place of those before, and do the work."""
-        count = tokens.length
+        count = stop - start
         size = next(size for size in self.sizes if size >= count)
-        _copy(self.rows[:, :, :, :count], _together(tokens[:3]))
-        for to, x in zip(self.tokens[3:], tokens[3:], strict=True):
-            to[:, :, :count] = x
+        if isinstance(inputs, Unshaped):
+            fast, rope = inputs.fast[:, start:stop], inputs.rope[:, start:stop]
+            mixing.prepare_into(self.rows, fast, rope, inputs.eps)
+        else:
+            _copy(self.rows[:, :, :, :count], _together(inputs.cut(start, stop)[:3]))
+        for to, x in (
+            (self.tokens.lr, inputs.lr),
+            (self.tokens.momentum, inputs.momentum),
+        ):
+            to[:, :, :count] = x[:, :, start:stop]
             if size > count:
                 to[:, :, count:size] = 0
         key = (size, writes)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spatial_ttt.model import beside, fast_stream
+from spatial_ttt.model import beside, fast_desk, fast_stream
 from spatial_ttt.model import fast_weights as fw
 from spatial_ttt.model.anchor import Attention
 from spatial_ttt.model.attention import attend, keep_window, last
@@ -246,11 +246,16 @@ class TTTAttention(Attention):
         branches: int,
         keep_state: bool,
     ) -> tuple[Tensor, Any]:
+        rule, norms = self.rule(tokens.fast.dtype), self._row_norms
+        is_wide = branches == 1 and commit.applies(tokens.fast, rule, state.weights.gate.shape)
+        if is_wide and keep_state and isinstance(state, fw.FastState) and fast_desk.applies(rope):
+            lr, momentum = _rates_of_heads(tokens)
+            coming = fast_desk.Unshaped(tokens.fast, rope, lr, momentum, UNIT_EPS)
+            return fast_desk.scan(state, coming, norms(), rule)
         inputs = self.fast_inputs(tokens, rope)
         del tokens
-        rule = self.rule(inputs.query.dtype)
-        if branches == 1 and commit.applies(inputs.query, rule, state.weights.gate.shape):
-            return fast_stream.scan(state, inputs, self._row_norms(), rule, keep_state=keep_state)
+        if is_wide:
+            return fast_stream.scan(state, inputs, norms(), rule, keep_state=keep_state)
         initial = self.fast_weights.initial()
         if branches == 1:
             return fw.scan(state, inputs, initial, rule, keep_state=keep_state)
@@ -285,8 +290,7 @@ class TTTAttention(Attention):
     def fast_inputs(self, tokens: Projected, rope: Tensor) -> fw.FastInputs:
         """The branch's per-head q, k, v: silu, unit length, rotation (in this order)."""
         backend, _ = resolve_backend("mixing", rope.device, tokens.fast.dtype)
-        lr = tokens.lr.unflatten(-1, (-1, 3)).transpose(1, 2)  # [B, heads, L, 3]
-        momentum = tokens.momentum.transpose(1, 2)
+        lr, momentum = _rates_of_heads(tokens)
         if backend == "triton":
             return fw.FastInputs(
                 *mixing.prepare(tokens.fast, rope, self.fast_dim, UNIT_EPS), lr, momentum
@@ -305,6 +309,11 @@ def _room_for(window: Any) -> int:
     """Tokens of a window that is joined with what comes after it, without gradients."""
     is_joined = isinstance(window, tuple) and not isinstance(window, Past | Trailing)
     return window[0].shape[2] if is_joined and not torch.is_grad_enabled() else 0
+
+
+def _rates_of_heads(tokens: Projected) -> tuple[Tensor, Tensor]:
+    """Learning rates [B, heads, L, 3] and momentum [B, heads, L]."""
+    return tokens.lr.unflatten(-1, (-1, 3)).transpose(1, 2), tokens.momentum.transpose(1, 2)
 
 
 def _heads(x: Tensor, dim: int) -> Tensor:

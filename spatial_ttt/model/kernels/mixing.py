@@ -27,6 +27,13 @@ def prepare(fast: Tensor, rope: Tensor, dim: int, eps: float) -> tuple[Tensor, T
     return query, key, value
 
 
+def prepare_into(out: Tensor, fast: Tensor, rope: Tensor, eps: float) -> None:
+    """As `prepare`, without gradients, at the beginning of `out` [3, B, H, >= L, D], which is dense."""
+    from spatial_ttt.model.kernels import mixing_triton as kernels
+
+    kernels.prepare(fast, rope, out.shape[-1], eps, out)
+
+
 def combine(attended: Tensor, read: Tensor, weight: Tensor, gate: Tensor, eps: float) -> Tensor:
     """attended + RMSNorm(read) * gate: [B, L, H * D], [B, H, L, D], [D], [B, L, H] -> [B, L, H * D]."""
     if not torch.is_grad_enabled():

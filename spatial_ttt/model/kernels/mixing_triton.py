@@ -32,12 +32,13 @@ def _turn(token, channel, inside, rope, half, stride_l):
     return partner, cos, tl.where(is_first[None, :], -sin, sin)
 
 
-@triton.jit(do_not_specialize=["length"])
+@triton.jit(do_not_specialize=["length", "room"])
 def _prepare(
-    source, rope, out, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, size,
+    source, rope, out, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, size, room,
     TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Query, key or value (axis 2 of the grid) of one head; `size` entries lie between their results."""
+    """Query, key or value (axis 2 of the grid) of one head; `size` entries lie between their results, a head's have
+    room for `room` tokens."""
     row = tl.program_id(0).to(tl.int64)
     batch, head = row // heads, row % heads
     part = tl.program_id(2)
@@ -52,7 +53,7 @@ def _prepare(
         other = tl.load(base + partner[None, :], mask=inside, other=0.0).to(tl.float32)
         scale = 1.0 / (tl.sqrt(tl.sum(y * y, axis=1)) + eps)
         y = (y * cos + other * tl.sigmoid(other) * sin) * scale[:, None]
-    at = part * size + (row * length + token)[:, None] * dim + channel[None, :]
+    at = part * size + (row * room + token)[:, None] * dim + channel[None, :]
     tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
 
 
@@ -151,18 +152,20 @@ def _unit_last(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def prepare(fast: Tensor, rope: Tensor, dim: int, eps: float) -> tuple[Tensor, ...]:
-    """[B, L, 3 * H * D] -> query, key, value [B, H, L, D]."""
+def prepare(
+    fast: Tensor, rope: Tensor, dim: int, eps: float, out: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """[B, L, 3 * H * D] -> query, key, value [B, H, L, D]; at the beginning of `out` [3, B, H, >= L, D] if given."""
     fast, rope = _unit_last(fast), _unit_last(rope)
     batch, length, width = fast.shape
     heads = width // 3 // dim
-    out = fast.new_empty(3, batch, heads, length, dim)
+    out = fast.new_empty(3, batch, heads, length, dim) if out is None else out
     tokens, channels = _tile(dim)
     _prepare[(batch * heads, triton.cdiv(length, tokens), 3)](
         fast, rope, out, length, heads, dim, rope.shape[-1] // 2, eps, *fast.stride()[:2], *rope.stride()[:2],
-        out[0].numel(), TOKENS=tokens, CHANNELS=channels, num_warps=4,
+        out[0].numel(), out.shape[3], TOKENS=tokens, CHANNELS=channels, num_warps=4,
     )  # fmt: skip
-    return out.unbind()
+    return out[:, :, :, :length].unbind()
 
 
 def prepare_backward(

@@ -74,7 +74,47 @@ def commit(device: torch.device) -> Iterator[Check]:
         name = f"{batch} x {dim} {dtype} {norm} {has_momentum}"
         yield Check(f"scan {name}", scanned, plain, inputs, limit, False)
         yield Check(f"desk {name}", at_desk, plain, inputs, limit, False)
+        yield _unshaped(inputs, rule, cuts, (plain, limit, name))
         yield Check(f"home {name}", at_home, plain, inputs, limit, False)
+
+
+def _unshaped(
+    inputs: tuple[Tensor, ...],
+    rule: TTTConfig,
+    cuts: list[int],
+    wanted: tuple[Function, float, str],
+) -> Check:
+    """Queries, keys and values made on the desk, against `wanted` with those made before."""
+    from spatial_ttt.model import fast_desk
+    from spatial_ttt.model.kernels import mixing
+
+    plain, limit, name = wanted
+    query, lr, momentum, first = inputs[0], *inputs[3:]
+    batch, heads, length, dim = query.shape
+    fast = torch.randn(batch, length, 3 * heads * dim, device=query.device).to(query.dtype)
+    rope = torch.randn(batch, length, dim // 2, device=query.device).to(query.dtype)
+    norms = torch.stack([w.norm(dim=-1) for w in first], dim=1)
+
+    def shaped(fast: Tensor, rope: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        dtype = query.dtype if fast.dtype == torch.float64 else fast.dtype
+        rows = mixing.prepare(fast.to(dtype), rope.to(dtype), dim, 1e-5)
+        return plain(*(x.to(fast.dtype) for x in rows), *given)  # type: ignore[return-value]
+
+    def made_there(fast: Tensor, rope: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        lr, momentum, first = given
+        state = fw.initial_state(fw.FastWeights(*first), batch)
+        out = []
+        with _own_stream(fast.device):
+            for start, stop in pairwise(cuts):
+                rates = lr[:, :, start:stop], momentum[:, :, start:stop]
+                parts = fast[:, start:stop], rope[:, start:stop]
+                coming = fast_desk.Unshaped(*parts, *rates, 1e-5)
+                found, state = fast_desk.scan(state, coming, norms, rule)
+                out.append(found)
+        return torch.cat(out, dim=2), *_told(state)
+
+    given = (fast, rope, lr, momentum, first)
+    return Check(f"unshaped {name}", made_there, shaped, given, limit, False)
 
 
 @contextmanager
