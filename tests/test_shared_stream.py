@@ -14,6 +14,7 @@ from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.steady import SteadyTTT
 from spatial_ttt.session import StreamingSession
 from spatial_ttt.steady_stream import SharedStream, SteadyStream, open_stream
+from spatial_ttt.testing.small import small_model
 from tests.bench.test_ingest import held
 from tests.model.streams import difference, same_bits
 from tests.scenery import SHORT, answer, frames, model, processor, session
@@ -151,3 +152,20 @@ def test_an_engine_is_opened_as_asked() -> None:
     assert open_stream(model(), False) is None
     assert isinstance(open_stream(model(), True), SteadyStream)
     assert open_stream(model(), shared) is shared
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_sessions_share_captured_graphs_on_a_gpu() -> None:
+    own = small_model(chunk_size=40, window_size=40).to("cuda")
+    engine = SharedStream(own)
+    watching = [StreamingSession(own, processor(), steady=engine) for _ in STARTS]
+    for number in range(12):
+        for start, watched in zip(STARTS, watching, strict=True):
+            watched.observe(frames(2, start=start + 2 * number))
+    for start, watched in zip(STARTS, watching, strict=True):
+        alone = StreamingSession(own, processor())
+        alone.observe(frames(24, start=start))
+        ours, theirs = watched.state.decoder, alone.state.decoder
+        assert difference(ours.layers, tuple(theirs.layers)) <= 1e-3
+        assert answer(watched) == answer(alone)
