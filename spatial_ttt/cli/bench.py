@@ -28,7 +28,12 @@ What = Annotated[
 Modes = Annotated[str, typer.Option(help="stock, exact (all keys), bounded; commas between.")]
 Frames = Annotated[str, typer.Option(help="Lengths of prefill and question; commas between.")]
 Engine = Annotated[str, typer.Option(help="How ours steps: plain or steady (static shapes).")]
-Pieces = Annotated[int, typer.Option(help="Slots (of two frames) pushed at once.")]
+Pieces = Annotated[
+    int | None,
+    typer.Option(
+        help="Slots (of two frames) pushed at once (default: 64 with the plain engine on a GPU, else 16)."
+    ),
+]
 Size = Annotated[str | None, typer.Option(help="Frames of HEIGHTxWIDTH pixels.")]
 Repeats = Annotated[int, typer.Option(help="Timed runs of prefill; the median is told.")]
 Questions = Annotated[int, typer.Option(help="Questions asked after a stream, each on a fork.")]
@@ -69,7 +74,7 @@ def bench(
     modes: Modes = "stock,exact,bounded",
     frames: Frames = "128,256,512,1024",
     engine: Engine = "plain",
-    slots_per_piece: Pieces = 16,
+    slots_per_piece: Pieces = None,
     size: Size = None,
     repeats: Repeats = 3,
     questions: Questions = 16,
@@ -137,6 +142,7 @@ def _asked(given: dict[str, Any]) -> tuple[BenchPlan, Subject]:
     """The options as a checked plan and what it is measured on."""
     from spatial_ttt.bench.plan import BenchPlan, frame_size, whole_numbers, words
     from spatial_ttt.bench.subject import open_subject
+    from spatial_ttt.inference import PIECE_SLOTS
     from spatial_ttt.loading import resolve_device, resolve_dtype
 
     if given["preset"] is not None and given["model"] is not None:
@@ -147,8 +153,11 @@ def _asked(given: dict[str, Any]) -> tuple[BenchPlan, Subject]:
         "modes": words(given["modes"]),
         "frames": whole_numbers("frames", given["frames"]),
     }
-    plan = BenchPlan(**(named | lists))
     device = resolve_device(given["device"])
+    if named["slots_per_piece"] is None:  # a steady step is of at most a chunk
+        is_long = device.type == "cuda" and given["engine"] == "plain"
+        named["slots_per_piece"] = PIECE_SLOTS["cuda"] if is_long else 16
+    plan = BenchPlan(**(named | lists))
     default = "spatial_ttt_2b" if device.type == "cuda" else "tiny"
     subject = open_subject(
         given["model"] or given["preset"] or default,
