@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spatial_ttt.model.bounded_cache import BoundedCache
 from spatial_ttt.model.fast_weights import BriefState, FastState, FastWeights
+from spatial_ttt.model.kernels import commit
 from spatial_ttt.model.kv_cache import KVCache, branch
 from spatial_ttt.model.layout import Layout, cut
 
@@ -221,11 +222,26 @@ def own(state: Any) -> Any:
 
     The three kinds of square fast weights lie side by side afterwards, as `kernels.commit` wants them.
     """
+    places: list[Tensor] = []
+    values: list[Tensor] = []
+    copied = roomy(state, places, values)
+    for to, value in zip(places, values, strict=True):
+        to.copy_(value)
+    return copied
+
+
+def roomy(state: Any, places: list[Tensor], values: list[Tensor]) -> Any:
+    """The same nest with fresh memory for every tensor; what is to be copied where is added to the lists."""
     if isinstance(state, Tensor):
-        return state.clone()
+        places.append(torch.empty_like(state, memory_format=torch.contiguous_format))
+        values.append(state)
+        return places[-1]
     if isinstance(state, FastWeights) and state.gate.shape == state.down.shape:
-        return FastWeights(*torch.stack(tuple(state), dim=-3).unbind(-3))
+        whole = commit.joined(state)  # as one: parts that lie side by side are not dense
+        places.append(torch.empty_like(whole, memory_format=torch.contiguous_format))
+        values.append(whole)
+        return FastWeights(*places[-1].unbind(2))
     if isinstance(state, tuple):
-        items = [own(item) for item in state]
+        items = [roomy(item, places, values) for item in state]
         return type(state)(*items) if hasattr(state, "_fields") else tuple(items)
     return state

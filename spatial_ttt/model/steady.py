@@ -11,12 +11,13 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from spatial_ttt.errors import SessionError
 from spatial_ttt.model.decoder import AnchorLayer, HybridDecoder, TTTLayer
-from spatial_ttt.model.state import DecoderState, Tokens, TTTState, own
+from spatial_ttt.model.state import DecoderState, Tokens, TTTState, roomy
 from spatial_ttt.model.steady_anchor import SteadyAnchor
-from spatial_ttt.model.steady_graphs import Buffers, Graphs
+from spatial_ttt.model.steady_graphs import Buffers, Graphs, copy_all
 from spatial_ttt.model.steady_ttt import SteadyTTT
 
 
@@ -89,7 +90,13 @@ class SteadyDecoder:
     def export(self) -> DecoderState:
         """The stream's state, as a copy that later pieces leave alone."""
         state = self.view()
-        layers = (own(s) if isinstance(s, TTTState) else s for s in state.layers)
+        places: list[Tensor] = []
+        values: list[Tensor] = []
+        layers = [
+            roomy(layer, places, values) if isinstance(layer, TTTState) else layer
+            for layer in state.layers
+        ]
+        copy_all(places, values)  # of all layers side by side: a launch each would take longer
         return state._replace(layers=tuple(layers))
 
     def _check_whole(self) -> None:
