@@ -24,7 +24,7 @@ VERB_GROUPS = ("ask", "demo", "data", "train", "evaluate", "serve", "bench")
 
 
 CUBLAS_WORKSPACE = ":4096:2:16:8"
-"""8 MiB of every CUDA stream for cuBLAS to work in, instead of 32 on new GPUs: long products need none of it."""
+"""8 MiB of every CUDA stream for cuBLAS to work in, instead of 32 on new GPUs: watching needs no more."""
 
 
 def main(argv: list[str] | None = None) -> int:
