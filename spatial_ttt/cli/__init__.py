@@ -29,9 +29,9 @@ CUBLAS_WORKSPACE = ":4096:2:16:8"
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    os.environ.setdefault(
-        "CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE
-    )  # read once, with the first product
+    verb = (sys.argv[1:] if argv is None else argv)[:1]
+    if verb != ["train"]:  # whose products are of other shapes; it is read once, at the first
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
     return report_errors(lambda: _run(argv))
 
 
