@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from spatial_ttt.data_format import Sample, Turn
@@ -181,3 +182,11 @@ def test_a_frozen_tower_keeps_no_graph(samples):
     packed.model.model.visual.requires_grad_(False)
     found = gradients(packed, packed(samples).loss)
     assert not any("visual" in name for name in found) and found
+
+
+def test_who_looks_for_tensors_among_the_arguments_finds_one_thing(samples):
+    """FSDP does at every step, and would look at every token id."""
+    packed, seen = packed_model(), []
+    packed.register_forward_pre_hook(lambda _, inputs: seen.extend(tree_leaves(inputs)))
+    packed(samples)
+    assert len(seen) == 1 and seen[0].samples is samples
