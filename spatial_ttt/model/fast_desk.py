@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.fast_weights import ROW_EPS, FastInputs, FastState, FastWeights
 from spatial_ttt.model.kernels import commit as kernels
 from spatial_ttt.model.kernels import mixing
-from spatial_ttt.model.kernels.captured import replayed
+from spatial_ttt.model.kernels.captured import Graphs
 
 SIZES = 8
 """A step is done for so many eighths of a chunk as hold its tokens; those that are missing write nothing."""
@@ -59,19 +59,19 @@ def applies(query: Tensor) -> bool:
 
 
 def scan(
-    state: FastState, inputs: FastInputs | Unshaped, norms: Tensor, rule: TTTConfig
+    state: FastState, inputs: Unshaped, norms: Tensor, rule: TTTConfig
 ) -> tuple[Tensor, FastState]:
     """As `fast_stream.scan`, at the desk of the current stream."""
     return _desk(_kind(inputs, rule)).scan(state, inputs, norms)
 
 
-def _kind(inputs: FastInputs | Unshaped, rule: TTTConfig) -> _Kind:
-    rows, heads = inputs[0], inputs.momentum.shape[1]
-    dim = rows.shape[-1] // (3 * heads) if isinstance(inputs, Unshaped) else rows.shape[-1]
-    on_gpu = rows.device.type == "cuda"
-    stream = torch.cuda.current_stream(rows.device).cuda_stream if on_gpu else 0
-    dtypes = (rows.dtype, inputs.lr.dtype, inputs.momentum.dtype)
-    return _Kind((rows.shape[0], heads, dim), dtypes, rule, rows.device, stream)
+def _kind(inputs: Unshaped, rule: TTTConfig) -> _Kind:
+    fast, heads = inputs.fast, inputs.momentum.shape[1]
+    on_gpu = fast.device.type == "cuda"
+    stream = torch.cuda.current_stream(fast.device).cuda_stream if on_gpu else 0
+    dtypes = (fast.dtype, inputs.lr.dtype, inputs.momentum.dtype)
+    shape = (fast.shape[0], heads, fast.shape[-1] // (3 * heads))
+    return _Kind(shape, dtypes, rule, fast.device, stream)
 
 
 @lru_cache(maxsize=4)
@@ -102,11 +102,10 @@ class Desk:
         self.tokens = FastInputs(query, key, value, lr, momentum)
         self.sizes = sorted({-(-chunk * (n + 1) // SIZES) for n in range(SIZES)})
         self.known: dict[tuple[int, bool], Callable[[], None]] = {}
+        self.graphs = Graphs(kind.device, on_current=True)
         self.turn = Lock()
 
-    def scan(
-        self, state: FastState, inputs: FastInputs | Unshaped, norms: Tensor
-    ) -> tuple[Tensor, FastState]:
+    def scan(self, state: FastState, inputs: Unshaped, norms: Tensor) -> tuple[Tensor, FastState]:
         """Chunk by chunk, as `fast_weights.scan`; the new state lies elsewhere."""
         chunk, (batch, heads, _, dim) = self.rule.chunk_size, self.tokens.query.shape
         out = self.rows.new_empty(batch, heads, inputs.length, dim)
@@ -141,15 +140,12 @@ class Desk:
         else:
             self.beta.copy_(state.beta_sum)
 
-    def _step(self, inputs: FastInputs | Unshaped, start: int, stop: int, writes: bool) -> None:
+    def _step(self, inputs: Unshaped, start: int, stop: int, writes: bool) -> None:
         """Lay tokens on the desk, in place of those before, and do the work."""
         count = stop - start
         size = next(size for size in self.sizes if size >= count)
-        if isinstance(inputs, Unshaped):
-            fast, rope = inputs.fast[:, start:stop], inputs.rope[:, start:stop]
-            mixing.prepare_into(self.rows, fast, rope, inputs.eps)
-        else:
-            _copy(self.rows[:, :, :, :count], _together(inputs.cut(start, stop)[:3]))
+        fast, rope = inputs.fast[:, start:stop], inputs.rope[:, start:stop]
+        mixing.prepare_into(self.rows, fast, rope, inputs.eps)
         for to, x in (
             (self.tokens.lr, inputs.lr),
             (self.tokens.momentum, inputs.momentum),
@@ -159,7 +155,7 @@ class Desk:
                 to[:, :, count:size] = 0
         key = (size, writes)
         if key not in self.known:
-            self.known[key] = replayed(lambda: self._work(*key), self.rows.device)
+            self.known[key] = self.graphs.capture(lambda: self._work(*key))
         self.known[key]()
 
     def _work(self, size: int, writes: bool) -> None:
@@ -198,14 +194,3 @@ def _copy(to: Tensor, x: Tensor) -> None:
     if all(n % size == 0 for one in numbers for n in one):
         to, x = to.view(torch.int64), x.view(torch.int64)
     to.copy_(x)
-
-
-def _together(parts: Any) -> Tensor:
-    """Three tensors as one: a view where they lie equally far apart, else a copy."""
-    first, second, third = parts
-    gap = second.data_ptr() - first.data_ptr()
-    lie = third.data_ptr() - second.data_ptr() == gap > 0 and gap % first.element_size() == 0
-    lie &= first.stride() == second.stride() == third.stride()
-    if lie and first.untyped_storage().data_ptr() == third.untyped_storage().data_ptr():
-        return first.as_strided((3, *first.shape), (gap // first.element_size(), *first.stride()))
-    return torch.stack(parts)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from spatial_ttt.errors import SessionError
-from spatial_ttt.model import fast_desk
 from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.fast_weights import (
     ROW_EPS,
@@ -58,8 +57,6 @@ def scan(
         return continued(
             state, inputs, lambda opened, left: _chunks(opened, inputs, norms, rule, left)
         )
-    if keep_state and fast_desk.applies(inputs.query):
-        return fast_desk.scan(state, inputs, norms, rule)
     return _chunks(state, inputs, norms, rule, None if keep_state else inputs.length)
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from spatial_ttt.errors import SessionError
 from spatial_ttt.model.decoder import AnchorLayer, HybridDecoder, TTTLayer
+from spatial_ttt.model.kernels.captured import Graphs
 from spatial_ttt.model.state import DecoderState, Tokens, TTTState, roomy
 from spatial_ttt.model.steady_anchor import SteadyAnchor
-from spatial_ttt.model.steady_graphs import Buffers, Graphs, copy_all
+from spatial_ttt.model.steady_graphs import Buffers, copy_all
 from spatial_ttt.model.steady_ttt import SteadyTTT
 
 

@@ -15,9 +15,10 @@ from spatial_ttt.model.decoder import AnchorLayer
 from spatial_ttt.model.fused_attention import CUDNN_QUERIES
 from spatial_ttt.model.kernels import attention
 from spatial_ttt.model.kernels.attention import Past
+from spatial_ttt.model.kernels.captured import Graphs
 from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.state import Tokens
-from spatial_ttt.model.steady_graphs import Buffers, Graphs, keep_latest, taps
+from spatial_ttt.model.steady_graphs import Buffers, keep_latest, taps
 from spatial_ttt.model.steady_window import PageTable
 
 Step = Callable[[], Any]

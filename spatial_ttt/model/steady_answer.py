@@ -23,12 +23,13 @@ from spatial_ttt.model.decoder import AnchorLayer, HybridDecoder, TTTLayer
 from spatial_ttt.model.fast_weights import BriefState, FastWeights
 from spatial_ttt.model.kernels import attention
 from spatial_ttt.model.kernels.attention import Past
+from spatial_ttt.model.kernels.captured import Graphs
 from spatial_ttt.model.kv_cache import KVCache, Segment
 from spatial_ttt.model.layout import text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState, Tokens, Trailing, TTTState
 from spatial_ttt.model.steady_anchor import through_pages
-from spatial_ttt.model.steady_graphs import Buffers, Graphs
+from spatial_ttt.model.steady_graphs import Buffers
 
 ROOM = 256
 """Tokens that a window has room for before it is moved back."""

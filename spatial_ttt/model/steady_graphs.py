@@ -1,9 +1,8 @@
-"""Captured work: CUDA graphs, and the tensors of fixed address that they read and write."""
+"""The tensors of fixed address that captured work reads and writes, and how much of it is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,6 @@ from spatial_ttt.errors import SessionError
 from spatial_ttt.model.state import Tokens
 
 MAX_GRAPHS = 4  # kinds of pieces per layer
-Result = TypeVar("Result")
 
 
 class Buffers:
@@ -41,39 +39,6 @@ class Buffers:
             rope=self.put("rope", tokens.rope),
             deepstack=None if deepstack is None else self.put("deepstack", deepstack),
         )
-
-
-class Graphs:
-    """Captures work as CUDA graphs that share one memory pool; where there is no CUDA, work is simply done."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.is_on = device.type == "cuda"
-        self.pool = torch.cuda.graph_pool_handle() if self.is_on else None
-
-    def capture(self, work: Callable[[], Result]) -> Callable[[], Result]:
-        """The same work, replayed; it may read and write tensors of fixed address only.
-
-        The first call does it as it is, so that nothing has to be compiled while capturing. Other threads may
-        use the device meanwhile.
-        """
-        if not self.is_on:
-            return work
-        graph: torch.cuda.CUDAGraph | None = None
-        captured: list[Result] = []
-
-        def run() -> Result:
-            nonlocal graph
-            if graph is not None:
-                graph.replay()
-                return captured[0]
-            result = work()
-            fresh = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(fresh, pool=self.pool, capture_error_mode="thread_local"):
-                captured.append(work())
-            graph = fresh
-            return result
-
-        return run
 
 
 def copy_all(places: list[Tensor], values: list[Tensor]) -> None:

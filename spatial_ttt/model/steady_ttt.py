@@ -13,8 +13,9 @@ from spatial_ttt.model.decoder import TTTLayer
 from spatial_ttt.model.fast_stream import HomeState
 from spatial_ttt.model.fast_weights import BorderState, FastState
 from spatial_ttt.model.kernels import attention, commit
+from spatial_ttt.model.kernels.captured import Graphs
 from spatial_ttt.model.state import Tokens, TTTState, own, tensors
-from spatial_ttt.model.steady_graphs import Buffers, Graphs, copy_all, keep_latest, taps
+from spatial_ttt.model.steady_graphs import Buffers, copy_all, keep_latest, taps
 from spatial_ttt.model.steady_window import SlidingWindow
 
 

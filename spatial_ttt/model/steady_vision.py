@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spatial_ttt.model.kernels.captured import Graphs
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
-from spatial_ttt.model.steady_graphs import Graphs, keep_latest
+from spatial_ttt.model.steady_graphs import keep_latest
 from spatial_ttt.model.vision import VisionTokens
 
 Encode = Callable[[], VisionTokens]

@@ -246,16 +246,16 @@ class TTTAttention(Attention):
         branches: int,
         keep_state: bool,
     ) -> tuple[Tensor, Any]:
-        rule, norms = self.rule(tokens.fast.dtype), self._row_norms
+        rule = self.rule(tokens.fast.dtype)
         is_wide = branches == 1 and commit.applies(tokens.fast, rule, state.weights.gate.shape)
         if is_wide and keep_state and isinstance(state, fw.FastState) and fast_desk.applies(rope):
             lr, momentum = _rates_of_heads(tokens)
             coming = fast_desk.Unshaped(tokens.fast, rope, lr, momentum, UNIT_EPS)
-            return fast_desk.scan(state, coming, norms(), rule)
+            return fast_desk.scan(state, coming, self._row_norms(), rule)
         inputs = self.fast_inputs(tokens, rope)
         del tokens
         if is_wide:
-            return fast_stream.scan(state, inputs, norms(), rule, keep_state=keep_state)
+            return fast_stream.scan(state, inputs, self._row_norms(), rule, keep_state=keep_state)
         initial = self.fast_weights.initial()
         if branches == 1:
             return fw.scan(state, inputs, initial, rule, keep_state=keep_state)

@@ -56,7 +56,7 @@ def test_memory_made_beside_is_not_given_out_while_it_is_read() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_writes_off_the_default_stream_follow_the_rule() -> None:
-    with torch.cuda.stream(torch.cuda.Stream()):  # there the products of a write are one graph
+    with torch.cuda.stream(torch.cuda.Stream()):  # as the fast weights of long pieces
         for _ in range(2):
             found = run("commit", torch.device("cuda"))
             assert found and all(error <= limit for error, limit in found.values()), found

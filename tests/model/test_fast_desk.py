@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from spatial_ttt.model import fast_desk
-from spatial_ttt.model.fast_weights import FastInputs, FastState, FastWeights
+from spatial_ttt.model.fast_weights import FastState, FastWeights
 from spatial_ttt.model.state import tensors
 from tests.model.streams import model_of, same_bits
 
 RULE = replace(model_of(torch.float32).config.ttt_config, chunk_size=10)
 
 
-def rows(length: int) -> FastInputs:
-    query, key, value = torch.randn(3, 1, 2, length, 4).unbind()
-    return FastInputs(query, key, value, torch.rand(1, 2, length, 3), torch.rand(1, 2, length))
+def coming(length: int) -> fast_desk.Unshaped:
+    """Tokens of two heads of four channels."""
+    fast, rope = torch.randn(1, length, 24), torch.randn(1, length, 2)
+    return fast_desk.Unshaped(fast, rope, torch.rand(1, 2, length, 3), torch.rand(1, 2, length), 0)
 
 
 def weights() -> FastWeights:
@@ -26,7 +27,7 @@ def weights() -> FastWeights:
 
 def desk(norm: str = "post", momentum: bool = True) -> fast_desk.Desk:
     rule = replace(RULE, norm_placement=norm, use_momentum=momentum)
-    return fast_desk.Desk(fast_desk._kind(rows(1), rule))
+    return fast_desk.Desk(fast_desk._kind(coming(1), rule))
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -63,21 +64,19 @@ def test_steps_are_of_few_sizes_and_what_is_missing_writes_nothing(
     assert where.sizes == [2, 3, 4, 5, 7, 8, 9, 10]
     monkeypatch.setattr(where, "_work", lambda size, writes: done.append((size, writes)))
     state = FastState(weights(), None, None, weights(), torch.rand(1, 2), 6)
-    given = rows(20)  # 4 end the open chunk, 10 fill the next, 6 begin another
+    given = coming(20)  # 4 end the open chunk, 10 fill the next, 6 begin another
+    keys = given.fast[:, :, 8:16].unflatten(-1, (2, 4)).transpose(1, 2)
+
+    def prepare_into(to: torch.Tensor, fast: torch.Tensor, *_: object) -> None:
+        rows = fast.unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        to[:, :, :, : fast.shape[1]] = rows
+
+    monkeypatch.setattr(fast_desk.mixing, "prepare_into", prepare_into)
     where.scan(state, given, torch.ones(2, 3, 4))
     assert done == [(4, False), (10, True), (7, True)]
-    assert torch.equal(where.tokens.key[:, :, :6], given.key[:, :, 14:])
+    assert torch.equal(where.tokens.key[:, :, :6], keys[:, :, 14:])
     assert torch.equal(where.tokens.lr[:, :, :6], given.lr[:, :, 14:])
     assert not where.tokens.lr[:, :, 6:7].any() and not where.tokens.momentum[:, :, 6:7].any()
-
-
-def test_rows_that_lie_together_are_not_copied() -> None:
-    given = rows(12).cut(3, 9)
-    found = fast_desk._together(given[:3])
-    assert found.data_ptr() == given.query.data_ptr() and found.shape[0] == 3
-    assert all(torch.equal(a, b) for a, b in zip(found, given[:3], strict=True))
-    apart = tuple(x.clone() for x in reversed(given[:3]))
-    assert torch.equal(fast_desk._together(apart), torch.stack(apart))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -91,4 +90,4 @@ def test_rows_are_copied_whole_whatever_they_are_made_of(dtype: torch.dtype, dim
 
 
 def test_a_cpu_has_no_desk() -> None:
-    assert not fast_desk.applies(rows(1).query)
+    assert not fast_desk.applies(coming(1).fast)

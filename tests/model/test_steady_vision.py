@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from spatial_ttt.model.steady_graphs import Graphs
+from spatial_ttt.model.kernels.captured import Graphs
 from spatial_ttt.model.steady_vision import SteadyVision
 from tests.model.streams import model_of
 

@@ -19,7 +19,7 @@ For streams, without gradients:
     factors         reads and writes of other widths                   factors.py, factors_triton.py
     stream_convolution   slots convolved where their tokens lie        stream_convolution_triton.py
 
-Of both, lists of products become one launch in captured.py.
+Of both, lists of launches become one in captured.py.
 
 Call sites ask `resolve_backend`; it picks once, says why in the log, and never falls back in silence.
 """

@@ -1,13 +1,15 @@
-"""Lists of launches as one: captured once for a shape and a stream, then replayed."""
+"""Lists of launches as one: captured once, then replayed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+Result = TypeVar("Result")
 
 
 class Products(NamedTuple):
@@ -59,32 +61,39 @@ def _captured(
     return Products(plain.inputs, _Replay(graph, result, plain).run)
 
 
-def replayed(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """The same work, captured when it is first done and replayed from then on; where there is no CUDA simply done.
+class Graphs:
+    """Captures work as CUDA graphs that share one memory pool; where there is no CUDA, work is simply done."""
 
-    It reads and writes tensors of fixed address only. What it makes on the way lies in memory that graphs of one device
-    and stream share, so they run one after the other. Call it on a stream that is not the default one.
-    """
-    if device.type != "cuda":
-        return work
-    graph: torch.cuda.CUDAGraph | None = None
+    def __init__(self, device: torch.device, *, on_current: bool = False) -> None:
+        """`on_current` captures on the stream that asks, which must not be the default one, and works in its memory."""
+        self.is_on = device.type == "cuda"
+        self.pool = torch.cuda.graph_pool_handle() if self.is_on else None
+        self._on_current = on_current
 
-    def run() -> None:
-        nonlocal graph
-        if graph is not None:
-            graph.replay()
-            return
-        work()  # compiles what a capture must not
-        stream = torch.cuda.current_stream(device)
-        fresh = torch.cuda.CUDAGraph()
-        pool = _pool(device, stream.cuda_stream)
-        with torch.cuda.graph(fresh, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            work()
-        graph = fresh
+    def capture(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        """The same work, replayed; it may read and write tensors of fixed address only.
 
-    return run
+        The first call does it as it is, so that nothing has to be compiled while capturing. Other threads may
+        use the device meanwhile.
+        """
+        if not self.is_on:
+            return work
+        graph: torch.cuda.CUDAGraph | None = None
+        captured: list[Result] = []
 
+        def run() -> Result:
+            nonlocal graph
+            if graph is not None:
+                graph.replay()
+                return captured[0]
+            result = work()
+            fresh = torch.cuda.CUDAGraph()
+            stream = torch.cuda.current_stream() if self._on_current else None
+            with torch.cuda.graph(
+                fresh, pool=self.pool, stream=stream, capture_error_mode="thread_local"
+            ):
+                captured.append(work())
+            graph = fresh
+            return result
 
-@lru_cache(maxsize=32)
-def _pool(device: torch.device, stream: int) -> Any:
-    return torch.cuda.graph_pool_handle()
+        return run

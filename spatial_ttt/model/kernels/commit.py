@@ -153,7 +153,9 @@ def write(
     past = _places(momentum) if rule.use_momentum and momentum is not None else None
     begun = _places(sums.unbind(2))
     squares = kernels.begin(begun, past, beta_sum.contiguous(), rule.chunk_size, done)
-    delta = kernels.orthogonalise(done, squares, getattr(torch, rule.newton_schulz_dtype))
+    work = getattr(torch, rule.newton_schulz_dtype)
+    products = kernels.newton_schulz_products(done.shape, work, done.device)
+    delta = kernels.orthogonalise(done, squares, products)
     kernels.finish(_places(base), delta, norms, (total, weights, low), into.eps)
     return done, weights, total, low
 

@@ -169,9 +169,8 @@ def begin(gradient: Places, momentum: Places | None, beta_sum: Tensor, count: in
     return squares
 
 
-def orthogonalise(write: Tensor, squares: Tensor, work: torch.dtype) -> Tensor:
-    """Newton-Schulz of `write` [B, H, 3, D, D], with products of numbers rounded to `work`."""
-    products = newton_schulz_products(write.shape, work, write.device)
+def orthogonalise(write: Tensor, squares: Tensor, products: Products) -> Tensor:
+    """Newton-Schulz of `write` [B, H, 3, D, D] by these products; `squares` are its squares' sums by block."""
     scale(write, squares, products.inputs[0])
     return products.run()
 

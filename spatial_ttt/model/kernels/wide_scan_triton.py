@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spatial_ttt.model.kernels import commit_triton
 from spatial_ttt.model.kernels.captured import Products, ready
 from spatial_ttt.model.kernels.commit_triton import (
     _ENTRIES,
@@ -25,7 +26,6 @@ from spatial_ttt.model.kernels.commit_triton import (
     lower_tile,
     newton_schulz_products,
     parts_of,
-    scale,
 )
 from spatial_ttt.model.kernels.products import product
 from spatial_ttt.model.newton_schulz import COEFFICIENTS, NORM_EPS
@@ -151,10 +151,8 @@ def _write_backward(
 
 
 def orthogonalise(write: Tensor, squares: Tensor, work: torch.dtype) -> Tensor:
-    """Newton-Schulz of `write` [B, H, 3, D, D] with products in `work`; `squares` are its squares' sums by block."""
-    products = ready(newton_schulz_products, write, work)
-    scale(write, squares, products.inputs[0])
-    return products.run()
+    """As `commit_triton.orthogonalise`, with products in `work` that are one graph on a GPU."""
+    return commit_triton.orthogonalise(write, squares, ready(newton_schulz_products, write, work))
 
 
 def backward_products(like: Tensor, work: torch.dtype) -> Products:

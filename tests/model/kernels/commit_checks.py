@@ -60,10 +60,6 @@ def commit(device: torch.device) -> Iterator[Check]:
         def scanned(*given: Tensor, rule: TTTConfig = rule, cuts: list[int] = cuts):  # type: ignore[no-untyped-def]
             return _pieces(given, rule, cuts, at_home=False)
 
-        def at_desk(*given: Tensor, rule: TTTConfig = rule, cuts: list[int] = cuts):  # type: ignore[no-untyped-def]
-            with _own_stream(given[0].device):
-                return _pieces(given, rule, cuts, at_home=False, at_desk=True)
-
         def at_home(*given: Tensor, rule: TTTConfig = rule, chunk: int = chunk):  # type: ignore[no-untyped-def]
             end = given[0].shape[2]
             steps = list(range(2 * chunk + 1, end, chunk // 4 + 1))
@@ -73,12 +69,11 @@ def commit(device: torch.device) -> Iterator[Check]:
         limit = close if dtype == torch.float32 else AS_NEAR * _noise(inputs, rule, plain)
         name = f"{batch} x {dim} {dtype} {norm} {has_momentum}"
         yield Check(f"scan {name}", scanned, plain, inputs, limit, False)
-        yield Check(f"desk {name}", at_desk, plain, inputs, limit, False)
-        yield _unshaped(inputs, rule, cuts, (plain, limit, name))
+        yield _at_desk(inputs, rule, cuts, (plain, limit, name))
         yield Check(f"home {name}", at_home, plain, inputs, limit, False)
 
 
-def _unshaped(
+def _at_desk(
     inputs: tuple[Tensor, ...],
     rule: TTTConfig,
     cuts: list[int],
@@ -114,7 +109,7 @@ def _unshaped(
         return torch.cat(out, dim=2), *_told(state)
 
     given = (fast, rope, lr, momentum, first)
-    return Check(f"unshaped {name}", made_there, shaped, given, limit, False)
+    return Check(f"desk {name}", made_there, shaped, given, limit, False)
 
 
 @contextmanager
@@ -153,15 +148,10 @@ def _told(state: fw.FastState) -> tuple[Tensor, ...]:
 
 
 def _pieces(
-    given: tuple[Tensor, ...],
-    rule: TTTConfig,
-    cuts: list[int],
-    *,
-    at_home: bool,
-    at_desk: bool = False,
+    given: tuple[Tensor, ...], rule: TTTConfig, cuts: list[int], *, at_home: bool
 ) -> tuple[Tensor, ...]:
     """A scan in pieces; at home all but the first are written over in place."""
-    from spatial_ttt.model import fast_desk, fast_stream
+    from spatial_ttt.model import fast_stream
     from spatial_ttt.model.kernels import commit as kernels
     from spatial_ttt.model.state import own
 
@@ -171,9 +161,7 @@ def _pieces(
     out = []
     for start, stop in pairwise(cuts):
         piece = rows.cut(start, stop)
-        if at_desk:
-            found, state = fast_desk.scan(state, piece, norms, rule)
-        elif not (at_home and start):
+        if not (at_home and start):
             found, state = fast_stream.scan(state, piece, norms, rule)
             state = own(state) if at_home else state
             low = kernels.rounded(state.weights, piece.query.dtype)
