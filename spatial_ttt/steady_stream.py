@@ -14,7 +14,7 @@ from torch import Tensor
 from spatial_ttt.errors import SessionError
 from spatial_ttt.model.layout import Layout
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
-from spatial_ttt.model.state import DecoderState, storages
+from spatial_ttt.model.state import DecoderState, storage_bytes, storages
 from spatial_ttt.model.steady import SteadyDecoder
 from spatial_ttt.model.steady_vision import SteadyVision
 from spatial_ttt.model.vision import VisionTokens
@@ -103,6 +103,11 @@ class SteadyStream:
         """Where the memory begins that the next push may write over."""
         return set() if self._engine.is_torn else storages(self._engine.view())
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that the engine keeps for itself: the state it works in and its buffers; no stream's anchors."""
+        return storage_bytes((*self._engine.own_tensors(), *self._vision.own_tensors()))
+
     def check(self, state: DecoderState) -> None:
         """Raise SessionError for a view that a piece wrote over and failed."""
         if state is self._lost:
@@ -143,6 +148,15 @@ class SharedStream:
     def places(self) -> set[int]:
         """Nobody's state lies where a push writes."""
         return set()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that the engine keeps for itself, whoever watches; waits for the piece in hand.
+
+        The state copied out last is still at hand, too, but it is that session's own, or gone with the next piece.
+        """
+        with self._turn:
+            return self._stream.num_bytes
 
     def check(self, state: DecoderState) -> None:
         """No state is ever lost."""

@@ -11,6 +11,7 @@ import torch
 
 from spatial_ttt.errors import BudgetError, VideoError
 from spatial_ttt.model.bounded_cache import AnchorPolicy
+from spatial_ttt.model.state import TTTState, layer_bytes
 from spatial_ttt.model.steady import SteadyTTT
 from spatial_ttt.session import StreamingSession
 from spatial_ttt.steady_stream import SharedStream, SteadyStream, open_stream
@@ -41,12 +42,13 @@ def captured(engine: SharedStream) -> int:
 def test_sessions_that_take_turns_are_as_good_as_alone(options: dict[str, Any]) -> None:
     engine = SharedStream(model())
     watching = [session(steady=engine, **options) for _ in STARTS]
-    for number in range(12):
-        for start, watched in zip(STARTS, watching, strict=True):
-            watched.observe(frames(2, start=start + 2 * number))
+    for number in range(14):
+        for late, (start, watched) in enumerate(zip(STARTS, watching, strict=True)):
+            if number >= late:  # they are of unequal length
+                watched.observe(frames(2, start=start + 2 * (number - late)))
     assert captured(engine) > 0
-    for start, watched in zip(STARTS, watching, strict=True):
-        assert_as_alone(watched, 24, start, **options)
+    for late, (start, watched) in enumerate(zip(STARTS, watching, strict=True)):
+        assert_as_alone(watched, 28 - 2 * late, start, **options)
 
 
 def test_an_answer_is_of_its_moment_whatever_others_watch() -> None:
@@ -152,6 +154,25 @@ def test_an_engine_is_opened_as_asked() -> None:
     assert open_stream(model(), False) is None
     assert isinstance(open_stream(model(), True), SteadyStream)
     assert open_stream(model(), shared) is shared
+
+
+def test_an_engine_knows_what_it_holds_beside_the_sessions() -> None:
+    """A state where captured work finds it and buffers; however many sessions and however long."""
+    engine = SharedStream(model())
+    assert engine.num_bytes == 0
+    watching = [session(steady=engine) for _ in STARTS]
+    held = []
+    for number in range(20):
+        for start, watched in zip(STARTS, watching, strict=True):
+            watched.observe(frames(2, start=start + 2 * number))
+        held.append(engine.num_bytes)
+    fixed = sum(layer_bytes(x) for x in watching[0].state.decoder.layers if isinstance(x, TTTState))
+    assert fixed <= held[-1] <= 3 * fixed
+    assert held[-1] - held[-5] < 100  # anchors grow, and they are the sessions'
+    assert len(set(held)) > 1
+    for watched in watching:
+        watched.close()
+    assert engine.num_bytes == held[-1]
 
 
 @pytest.mark.gpu

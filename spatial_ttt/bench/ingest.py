@@ -94,7 +94,7 @@ class PlainIngest:
 
 
 class SteadyIngest:
-    """The static-shape engine, as steady sessions use it."""
+    """The static-shape engine, as a steady session of its own uses it."""
 
     def __init__(
         self,
@@ -113,12 +113,6 @@ class SteadyIngest:
     @property
     def state(self) -> DecoderState:
         return self._stream.settle(self.view)
-
-    def swap(self, state: DecoderState) -> DecoderState:
-        """Turn to another stream; returns the state of the one so far."""
-        past = self.state
-        self._stream.turn_to(state)
-        return past
 
     @property
     def view(self) -> DecoderState:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from spatial_ttt.bench.clock import GIB
-from spatial_ttt.bench.subject import storage_bytes
 from spatial_ttt.model.bounded_cache import BoundedCache
 from spatial_ttt.model.kv_cache import KVCache
-from spatial_ttt.model.state import DecoderState, tensors
+from spatial_ttt.model.state import DecoderState, storage_bytes, tensors
 
 
 class StateBytes(NamedTuple):

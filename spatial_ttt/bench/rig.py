@@ -63,13 +63,16 @@ class Rig:
             return self.pool[:count]
         return self.pool.repeat(-(-count // there), 1, 1, 1)[:count]
 
-    def warm_singly(self, ingest: Ingest) -> int:
-        """Watch slots one at a time until three chunks were written: an engine has prepared both kinds of
-        step by then, those that write and those that do not. Returns their number."""
+    @property
+    def warm_slots(self) -> int:
+        """Single slots until three chunks were written: an engine has prepared both kinds of step by then,
+        those that write and those that do not."""
         chunk = self.subject.config.ttt_config.chunk_size
-        slots = 3 * chunk // self.subject.slot_tokens + 2
-        self.push(ingest, slots, piece=1)
-        return slots
+        return 3 * chunk // self.subject.slot_tokens + 2
+
+    def warm_singly(self, ingest: Ingest) -> None:
+        """Watch `warm_slots` slots one at a time."""
+        self.push(ingest, self.warm_slots, piece=1)
 
     def line(self, frames: int) -> Line:
         """What every line of a stream says; the measure fills in the rest."""

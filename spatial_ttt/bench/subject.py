@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from spatial_ttt.inspecting import inspect_model
 from spatial_ttt.model.configuration import SpatialTTTConfig
 from spatial_ttt.model.layout import Layout, join_all, slot, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.model.state import storage_bytes
 from spatial_ttt.presets import PRESETS, TINY_VOCAB_SIZE, preset
+from spatial_ttt.processor import VIDEO_PAD, VISION_END, VISION_START, FrameFormat, Processor
 
 STAMP_TOKENS, STAMP_ID, CLOSE_ID, WORD_ID = 8, 5, 6, 7
 """Any text will do: its length is Qwen3-VL's ("<12.3 seconds>" and the vision start; one vision end)."""
@@ -28,6 +31,22 @@ TOY_TOKEN_IDS = {
     )
 }
 """The small presets leave these to a tokenizer; a benchmark has none."""
+
+
+class _AnyWords:
+    """In a tokenizer's place: any text will do, and all time stamps are of one length."""
+
+    def __init__(self, video_id: int) -> None:
+        self._known = {VIDEO_PAD: video_id, VISION_START: STAMP_ID, VISION_END: CLOSE_ID}
+
+    def encode(self, content: str, **_: Any) -> list[int]:
+        """Token ids: a special token or a word is one, a time stamp as many as with Qwen3-VL."""
+        ids: list[int] = []
+        for part in re.findall(r"<\|\w+\|>|<[^>]*>|\w+|\S|\n", content):
+            is_stamp = part.startswith("<") and not part.startswith("<|")
+            before = [STAMP_ID] * (STAMP_TOKENS - 1)  # the vision start is the last
+            ids += before if is_stamp else [self._known.get(part, WORD_ID)]
+        return ids
 
 
 @dataclass(frozen=True)
@@ -88,6 +107,19 @@ class Subject:
         x = x.reshape(-1, 2, 3, rows // m, m, p, cols // m, m, p)
         return x.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(x.shape[0], rows * cols, -1)
 
+    def processor(self) -> Processor:
+        """What a session makes frames and times into: the same patches and tokens as above, whatever the time."""
+        vision, half = self.config.vision_config, (0.5, 0.5, 0.5)
+        frames = FrameFormat(
+            patch_size=vision.patch_size,
+            spatial_merge_size=vision.spatial_merge_size,
+            size=self.size,
+            max_pixels=self.size[0] * self.size[1],
+            mean=half,
+            std=half,
+        )
+        return Processor(_AnyWords(self.config.video_token_id), frames)
+
     def facts(self) -> dict[str, Any]:
         """What every line says of it."""
         dtype = str(self.dtype).removeprefix("torch.")
@@ -143,9 +175,3 @@ def random_model(make: Any, subject: Subject) -> Any:
 def weight_bytes(model: torch.nn.Module) -> int:
     """Bytes of all parameters and buffers; what shares memory counts once."""
     return storage_bytes([*model.parameters(), *model.buffers()])
-
-
-def storage_bytes(tensors: Any) -> int:
-    """Bytes reserved behind tensors; what shares memory counts once."""
-    sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return sum(sizes.values())

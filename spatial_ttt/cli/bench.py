@@ -44,7 +44,7 @@ AskEvery = Annotated[int, typer.Option(help="Live: slots from question to questi
 BoundedFrames = Annotated[int, typer.Option(help="Frames of the bounded stream.")]
 AnchorBytes = Annotated[int, typer.Option(help="Bytes of keys and values in bounded mode.")]
 AnchorBits = Annotated[int, typer.Option(help="16, or 8 to quantise bounded keys and values.")]
-Sessions = Annotated[int, typer.Option(help="Streams at 2 frames per second, in turn.")]
+Sessions = Annotated[int, typer.Option(help="Sessions of a server at 2 frames per second.")]
 SessionBefore = Annotated[int, typer.Option(help="Slots each session has seen before.")]
 SessionSlots = Annotated[int, typer.Option(help="Timed slots of each session.")]
 Peak = Annotated[float | None, typer.Option(help="TFLOP/s of the device, for MFU.")]
@@ -101,7 +101,8 @@ def bench(
 ) -> None:
     """Measure time to first token, latency, throughput and memory beside stock Qwen3-VL.
 
-    Frames are random pixels already on the device; every figure is one JSON line as soon as it is known.
+    Frames are random pixels, on the device already (of sessions: not yet, as in a server).
+    Every figure is one JSON line as soon as it is known.
     Example: spatial-ttt bench --what prefill,live --frames 128,1024 --out bench.jsonl --plot plots
     """
     import json

@@ -31,7 +31,10 @@ def serve(
         bool, typer.Option(help="Let everybody in without tokens, also from other machines.")
     ] = False,
     max_state_bytes: Annotated[
-        str, typer.Option(help="All sessions' memory together; K, M, G and T are understood.")
+        str,
+        typer.Option(
+            help="All sessions' memory, with the engine they share on a GPU; K, M, G and T are understood."
+        ),
     ] = "4G",
     max_frames: Annotated[
         int, typer.Option(help="Frames a session is promised room for, unless it asks.")

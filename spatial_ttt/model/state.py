@@ -6,7 +6,7 @@ same object. The one exception, the anchors' growing buffers, copies on write (s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -199,6 +199,12 @@ def last_tokens(tokens: Tokens, count: int) -> Tokens:
 def cat_raw(first: Raw, second: Raw) -> Raw:
     """Two neighbouring pieces as one."""
     return Raw(*(torch.cat(pair, dim=1) for pair in zip(first, second, strict=True)))
+
+
+def storage_bytes(parts: Iterable[Tensor]) -> int:
+    """Bytes reserved behind tensors; what shares memory counts once."""
+    whole = (tensor.untyped_storage() for tensor in parts)
+    return sum({storage.data_ptr(): storage.nbytes() for storage in whole}.values())
 
 
 def storages(state: DecoderState) -> set[int]:

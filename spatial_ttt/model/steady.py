@@ -8,6 +8,7 @@ layer by layer as everywhere else. Without graphs (on a CPU, in tests) the captu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -34,6 +35,7 @@ class SteadyDecoder:
         device = decoder.norm.weight.device
         buffers, graphs = Buffers(), Graphs(device)
         self.decoder = decoder
+        self.buffers = buffers
         self.graphs = graphs  # who captures more for the same stream shares its memory
         self.layers: list[SteadyTTT | SteadyAnchor] = [
             SteadyTTT(layer, buffers, graphs)
@@ -99,6 +101,13 @@ class SteadyDecoder:
         ]
         copy_all(places, values)  # of all layers side by side: a launch each would take longer
         return state._replace(layers=tuple(layers))
+
+    def own_tensors(self) -> Iterator[Tensor]:
+        """Everything the engine keeps in memory beside the anchors' caches, which are its stream's; what the
+        device needs inside captured work is not among it."""
+        yield from self.buffers.known.values()
+        for layer in self.layers:
+            yield from layer.own_tensors()
 
     def _check_whole(self) -> None:
         if self.is_torn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -17,7 +17,7 @@ from spatial_ttt.model.kernels import attention
 from spatial_ttt.model.kernels.attention import Past
 from spatial_ttt.model.kernels.captured import Graphs
 from spatial_ttt.model.kv_cache import KVCache
-from spatial_ttt.model.state import Tokens
+from spatial_ttt.model.state import Tokens, tensors
 from spatial_ttt.model.steady_graphs import Buffers, keep_latest, taps
 from spatial_ttt.model.steady_window import PageTable
 
@@ -46,6 +46,10 @@ class SteadyAnchor:
     def load(self, state: AnchorCache | None) -> None:
         """Take a cache over; caches share their pages and copy their tails when written."""
         self.cache = state
+
+    def own_tensors(self) -> Iterator[Tensor]:
+        """Everything the layer keeps in memory, but for the cache: that is its stream's."""
+        yield from tensors(None if self.table is None else self.table.past)
 
     def push(self, tokens: Tokens, *, needs_output: bool = True) -> Tokens:
         """The layer's step; without output only its keys and values are kept."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -43,6 +43,11 @@ class SteadyTTT:
     def load(self, state: TTTState | None) -> None:
         """Take a state over; it is copied home, or left as it is until it is settled there."""
         self._replace(None if state is None else self._settle(state))
+
+    def own_tensors(self) -> Iterator[Tensor]:
+        """Everything the layer keeps in memory: its state, home, and what captured work reads beside it."""
+        window = None if self.window is None else self.window.past
+        yield from tensors((self.state, self.home, window, self.border, self.low))
 
     def push(self, tokens: Tokens, *, needs_output: bool = True) -> Tokens:
         """The layer's step; `needs_output` is for anchors."""

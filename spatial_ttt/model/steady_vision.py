@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,10 @@ class SteadyVision:
     def __init__(self, model: SpatialTTTForConditionalGeneration, graphs: Graphs) -> None:
         self._model, self._graphs = model, graphs
         self._known: dict[Any, tuple[Tensor, Encode] | None] = {}
+
+    def own_tensors(self) -> Iterator[Tensor]:
+        """Where captured work finds its patches."""
+        yield from (known[0] for known in self._known.values() if known is not None)
 
     @torch.no_grad()
     def encode(self, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:

@@ -11,6 +11,8 @@ from spatial_ttt.model.budget import StateBudget, state_budget
 from spatial_ttt.processor import FRAMES_PER_SLOT, VISION_START
 from spatial_ttt.serve.problems import Problem
 
+_ENGINE_STATES = 2
+"""States that an engine works in: one where captured work finds it, one that has not its shapes yet."""
 _LONGEST_STAMP = "<9999999.9 seconds>"
 
 
@@ -32,6 +34,11 @@ class SessionBudget:
             return self.state.fixed + self.anchor_bytes
         slots = math.ceil(num_frames / FRAMES_PER_SLOT)
         return self.state.total(self.prefix_tokens + slots * self.tokens_per_slot)
+
+    @property
+    def engine_bytes(self) -> int:
+        """About what an engine that sessions share keeps for itself, before that can be measured."""
+        return _ENGINE_STATES * self.state.fixed
 
 
 def session_budget(loaded: LoadedModel, anchor_bytes: int | None = None) -> SessionBudget:
@@ -57,7 +64,18 @@ class Ledger:
 
     def __init__(self, total: int) -> None:
         self.total = total
+        self.aside = 0
+        """Bytes in use beside the sessions, which nobody is promised."""
         self._promised: dict[str, int] = {}
+
+    @property
+    def room(self) -> int:
+        """Most bytes that may be promised."""
+        return self.total - self.aside
+
+    def set_aside(self, wanted: int) -> None:
+        """Keep so many bytes for what no session owns; who was promised room keeps it, and `aside` never shrinks."""
+        self.aside = max(self.aside, wanted)
 
     @property
     def promised(self) -> int:
@@ -71,14 +89,15 @@ class Ledger:
     def promise(self, name: str, wanted: int) -> None:
         """Keep `wanted` bytes for `name`, in place of what it had; raises a 503 Problem with the budget."""
         others = self.promised - self.of(name)
-        if others + wanted > self.total:
+        free = max(0, self.room - others)
+        if wanted > free:
             raise Problem(
                 503,
                 "no_room",
-                f"the session would need {wanted} bytes, {max(0, self.total - others)} of {self.total} are free; "
+                f"the session would need {wanted} bytes, {free} of {self.total} are free; "
                 f"close a session, ask for fewer frames, or try again later",
                 wanted_bytes=wanted,
-                free_bytes=max(0, self.total - others),
+                free_bytes=free,
                 budget_bytes=self.total,
             )
         self._promised[name] = wanted

@@ -14,7 +14,7 @@ from spatial_ttt.serve.steps import unbroken
 log = logging.getLogger(__name__)
 
 _LOOK_S = 5.0
-"""How often the folder is looked at for sessions that were moved."""
+"""How often the folder is looked at for sessions that were moved, and the shared engine is measured."""
 
 
 class Caretaker:
@@ -31,6 +31,7 @@ class Caretaker:
         if now - self._looked_at >= _LOOK_S:
             self._looked_at = now
             await self.look_for_moved()
+            await self._pool.count_engine()
         for hosted in list(self._pool.open.values()):
             if self._pool.retry_at.get(hosted.record.session_id, 0.0) > now:
                 continue

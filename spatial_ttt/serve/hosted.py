@@ -17,7 +17,7 @@ from spatial_ttt.errors import VideoError
 from spatial_ttt.generate import Decoding
 from spatial_ttt.serve.ack import Ack, Answer, Listener, Status
 from spatial_ttt.serve.clock import MendingClock, StrictClock
-from spatial_ttt.serve.memory_note import memory_note
+from spatial_ttt.serve.memory_note import observe
 from spatial_ttt.serve.problems import Problem
 from spatial_ttt.serve.records import SessionRecord
 from spatial_ttt.serve.steps import ModelSteps, unbroken
@@ -127,7 +127,7 @@ class HostedSession:
                 with self._clock_kept():
                     pixels = await load()
                     frame = Frame(pixels, self._clock.time(sent))
-                    note = await self._steps.run(self._observe, frame)
+                    note = await self._steps.run(observe, self.session, frame)
             except VideoError as error:
                 record.next_id += 1
                 record.refused += 1
@@ -145,14 +145,6 @@ class HostedSession:
         finally:
             if not done:
                 self._clock.state = before
-
-    def _observe(self, frame: Frame) -> MemoryNote | None:
-        before = self.session.state
-        if not self.session.observe([frame]):
-            return None
-        after = self.session.state
-        decoder = self.session.model.decoder
-        return memory_note(decoder, before.decoder, after.decoder, after.num_slots - 1, frame.time)
 
     def _advance(self, frame: Frame, note: MemoryNote | None) -> None:
         record = self.record

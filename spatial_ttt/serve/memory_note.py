@@ -20,8 +20,19 @@ from spatial_ttt.model.decoder import HybridDecoder, TTTLayer
 from spatial_ttt.model.fast_weights import BriefState, FastState, FastWeights
 from spatial_ttt.model.state import DecoderState, TTTState
 from spatial_ttt.serve.timeline import MemoryNote
+from spatial_ttt.session import StreamingSession
+from spatial_ttt.video.frame import Frame
 
 Fast = FastState | BriefState
+
+
+def observe(session: StreamingSession, frame: Frame) -> MemoryNote | None:
+    """Let a session watch one frame; what its memory did, where the frame completed a slot."""
+    before = session.state
+    if not session.observe([frame]):
+        return None
+    after, decoder = session.state, session.model.decoder
+    return memory_note(decoder, before.decoder, after.decoder, after.num_slots - 1, frame.time)
 
 
 @torch.no_grad()

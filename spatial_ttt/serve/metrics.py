@@ -52,6 +52,9 @@ class Metrics:
         self.promised_bytes = Gauge(
             "spatial_ttt_promised_bytes", "State bytes promised to sessions", **at
         )
+        self.engine_bytes = Gauge(
+            "spatial_ttt_engine_bytes", "Bytes set aside for the engine that sessions share", **at
+        )
         self.state_bytes = Gauge("spatial_ttt_state_bytes", "State bytes in use", **at)
         self.timeline_bytes = Gauge(
             "spatial_ttt_timeline_bytes", "Bytes of the timelines of open sessions", **at

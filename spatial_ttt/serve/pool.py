@@ -52,9 +52,9 @@ class SessionPool:
         self.asleep: dict[str, SessionRecord] = {}
         self.snapshots: dict[str, SessionRecord] = {}
         self.is_draining = False
-        # On a GPU frames are replayed as captured work, by one engine for all sessions.
-        on_gpu = loaded.model.device.type == "cuda"
-        self.engine = SharedStream(loaded.model) if on_gpu else False
+        self.engine: SharedStream | None = None
+        if loaded.model.device.type == "cuda":  # frames are replayed as captured work
+            self.share_engine()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._waking: dict[str, asyncio.Lock] = {}
         self.retry_at: dict[str, float] = {}
@@ -68,6 +68,19 @@ class SessionPool:
     def adopt(self, record: SessionRecord) -> None:
         """Know a session or snapshot that is on disk."""
         (self.asleep if record.kind == "session" else self.snapshots)[record.session_id] = record
+
+    def share_engine(self) -> None:
+        """Let one engine watch for all sessions; what it will need is set aside."""
+        self.engine = SharedStream(self.loaded.model)
+        self.ledger.set_aside(self.budget.engine_bytes)
+
+    async def count_engine(self) -> None:
+        """Set aside what the shared engine really holds by now, where that is more."""
+        if (
+            self.engine is not None
+        ):  # not on the event loop: the engine may be in the middle of a piece
+            engine = self.engine
+            self.ledger.set_aside(await asyncio.to_thread(lambda: engine.num_bytes))
 
     # --- Opening ---------------------------------------------------------------------------------
 
@@ -119,7 +132,7 @@ class SessionPool:
             self.loaded.processor,
             max_bytes=self.budget.bytes_for(record.max_frames),
             anchors=self.budget.anchors,
-            steady=self.engine,
+            steady=self.engine or False,
         )
 
     async def get(self, owner: str, session_id: str) -> HostedSession:
@@ -162,7 +175,7 @@ class SessionPool:
             self.loaded.model,
             self.loaded.processor,
             max_bytes=self.budget.bytes_for(record.max_frames),
-            steady=self.engine,
+            steady=self.engine or False,
         )
 
     def record_of(self, owner: str, session_id: str) -> SessionRecord:

@@ -55,6 +55,7 @@ async def info(caller: Caller) -> dict[str, Any]:
         "frame_size": service.loaded.processor.frames.size,
         "budget_bytes": pool.ledger.total,
         "promised_bytes": pool.ledger.promised,
+        "engine_bytes": pool.ledger.aside,
         "max_frames": settings.max_frames,
         "session_bytes": pool.budget.bytes_for(settings.max_frames),
         "snapshot_s": settings.snapshot_s,

@@ -128,12 +128,12 @@ def check_tls(settings: ServeSettings) -> None:
 def room_warning(service: Service) -> str | None:
     """What an operator should be told whose budget has no room for a single session."""
     pool = service.pool
-    price = pool.budget.bytes_for(pool.settings.max_frames)
-    if price <= pool.ledger.total:
+    price, room = pool.budget.bytes_for(pool.settings.max_frames), max(0, pool.ledger.room)
+    if price <= room:
         return None
     return (
         f"NO SESSION FITS: one of {pool.settings.max_frames} frames needs {price} bytes and all together have "
-        f"{pool.ledger.total}; raise --max-state-bytes, lower --max-frames, or bound the anchors with --anchor-bytes"
+        f"{room}; raise --max-state-bytes, lower --max-frames, or bound the anchors with --anchor-bytes"
     )
 
 

@@ -97,6 +97,7 @@ class Service:
         metrics.sessions.labels("open").set(len(pool.open))
         metrics.sessions.labels("asleep").set(len(pool.asleep))
         metrics.promised_bytes.set(pool.ledger.promised)
+        metrics.engine_bytes.set(pool.ledger.aside)
         metrics.budget_bytes.set(pool.ledger.total)
         metrics.state_bytes.set(pool.state_bytes())
         metrics.timeline_bytes.set(sum(h.record.timeline.num_bytes for h in pool.open.values()))

@@ -51,7 +51,8 @@ class ServeSettings:
     host: str = "127.0.0.1"
     port: int = 8000
     max_state_bytes: int = 4 << 30
-    """All sessions' states together; what was promised counts, not what is in use."""
+    """All sessions' states together, and the engine they share on a GPU; of states what was promised counts,
+    not what is in use."""
     max_frames: int = 7200
     """Frames that a session is promised room for unless it asks for another number."""
     anchor_bytes: int | None = None

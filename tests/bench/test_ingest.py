@@ -7,7 +7,6 @@ import torch
 
 from spatial_ttt.bench.asking import Asking, answer, first_token, first_tokens
 from spatial_ttt.bench.ingest import open_ingest
-from spatial_ttt.bench.sessions import measure_sessions
 from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.state import DecoderState, LayerState, tensors
 from tests.bench.parts import SLOT_TOKENS, small_rig
@@ -63,37 +62,6 @@ def test_a_question_leaves_the_stream_alone(engine):
         assert asked.state.num_tokens == 0
         rig.push(asked, 4)
     assert asked.state.num_tokens == quiet.state.num_tokens
-
-
-@pytest.mark.parametrize("mode", ["exact", "bounded"])
-def test_streams_that_take_turns_are_as_good_as_apart(mode):
-    rig = small_rig(mode, engine="steady")
-    shared, apart = rig.open(), [rig.open(), rig.open()]
-    frames = rig.subject.frames(60).split(2)
-    other = rig.model.decoder.start(rig.anchors)
-    with torch.no_grad():
-        for number, slot in enumerate(frames):
-            if number % 3 == 2:  # the streams are of unequal length
-                apart[1].watch([slot])
-                other = shared.swap(other)
-                shared.watch([slot])
-                other = shared.swap(other)
-            else:
-                apart[0].watch([slot])
-                shared.watch([slot])
-    assert_equal(shared.state, apart[0].state)
-    assert_equal(other, apart[1].state)
-
-
-def test_sessions_that_take_turns_are_all_as_long():
-    rig = small_rig(engine="steady")
-    with torch.no_grad():
-        warm = rig.warm_singly(rig.open())
-        turns, plain = measure_sessions(rig), measure_sessions(small_rig())
-    assert turns.keys() == plain.keys()
-    plan = rig.plan
-    assert turns["frames"] == 2 * (plan.session_before + warm + plan.session_slots)
-    assert turns["bytes_per_session"] > plain["bytes_per_session"] > 0
 
 
 def test_a_view_ends_with_the_next_piece_and_a_state_does_not():

@@ -38,7 +38,8 @@ def test_as_a_module_without_optional_packages():
         "import sys, runpy\n"
         "for name in ('av', 'moderngl', 'fastapi', 'websockets', 'uvicorn', 'scipy', 'PIL'):\n"
         "    sys.modules[name] = None\n"
-        f"sys.argv = ['bench', *{TOY!r}, '--frames', '4', '--modes', 'exact', '--json']\n"
+        f"sys.argv = ['bench', *{TOY!r}, '--frames', '4', '--modes', 'exact', '--json',\n"
+        "            '--what', 'prefill,sessions', '--sessions', '2', '--session-before', '1']\n"
         "runpy.run_module('spatial_ttt.bench', run_name='__main__')\n"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -46,7 +47,10 @@ def test_as_a_module_without_optional_packages():
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=environment
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["what"] == "prefill"
+    assert [json.loads(line)["what"] for line in done.stdout.splitlines()] == [
+        "prefill",
+        "sessions",
+    ]
 
 
 def test_a_saved_model_and_a_profile(tmp_path, capfd):

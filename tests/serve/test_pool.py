@@ -9,24 +9,26 @@ import pytest
 
 from spatial_ttt.errors import SessionClosed
 from spatial_ttt.generate import Decoding
+from spatial_ttt.serve import budget
+from spatial_ttt.serve.budget import session_budget
 from spatial_ttt.serve.caretaker import Caretaker
 from spatial_ttt.serve.metrics import Metrics
 from spatial_ttt.serve.pool import SessionPool
 from spatial_ttt.serve.problems import Problem
 from spatial_ttt.serve.schemas import view_session
+from spatial_ttt.serve.server import room_warning
 from spatial_ttt.serve.steps import ModelSteps
-from spatial_ttt.steady_stream import SharedStream
 from spatial_ttt.video import Frame
 from tests.serve.parts import loaded, offline, opened, pixels, running, settings
 
 SHORT = Decoding(max_new_tokens=12)
 
 
-def with_pool(folder, work):
+def with_pool(folder, work, **changes):
     """Run `work(pool)` and stop the pool as a server does."""
 
     async def run():
-        pool = SessionPool(loaded(), settings(folder), ModelSteps(2), Metrics())
+        pool = SessionPool(loaded(), settings(folder, **changes), ModelSteps(2), Metrics())
         try:
             return await work(pool)
         finally:
@@ -196,8 +198,8 @@ def test_sessions_share_one_engine_as_on_a_gpu(tmp_path):
     """Two sessions and a fork in turn, one of them put to sleep and woken on the way."""
 
     async def work(pool):
-        assert pool.engine is False  # a CPU gains nothing
-        pool.engine = SharedStream(pool.loaded.model)
+        assert pool.engine is None  # a CPU gains nothing
+        pool.share_engine()
         first, second = await pool.create("ann"), await pool.create("ben")
         for index in range(8):
             await watch(first, index)
@@ -216,3 +218,58 @@ def test_sessions_share_one_engine_as_on_a_gpu(tmp_path):
     early, woken, second, twin = with_pool(tmp_path, work)
     assert set(early) == {expected(8)}
     assert woken == second == expected(9) and twin == expected(10)
+
+
+def test_a_shared_engine_takes_its_part_of_the_budget(tmp_path):
+    """Of room for two sessions and an engine, less a byte, only one session is left."""
+    price = session_budget(loaded())
+    one, engine = price.bytes_for(1000), price.engine_bytes
+    assert engine == 2 * price.state.fixed
+    total = 2 * one + engine - 1
+
+    async def work(pool):
+        pool.share_engine()
+        await pool.create("ann")
+        with pytest.raises(Problem, match=f"{one - 1} of {total} are free"):
+            await pool.create("ann")
+
+    with_pool(tmp_path, work, max_state_bytes=total)
+
+
+def test_an_engine_that_turns_out_larger_leaves_less_to_promise(tmp_path, monkeypatch):
+    """Whoever is in keeps what was promised; who comes next finds less room."""
+    one = session_budget(loaded()).bytes_for(1000)
+    monkeypatch.setattr(budget, "_ENGINE_STATES", 0)  # nobody knew what it would need
+
+    async def work(pool):
+        pool.share_engine()
+        first, second = await pool.create("ann"), await pool.create("ann")
+        for index in range(8):
+            await watch(first, index)
+        await pool.close("ann", second.record.session_id)
+        again = await pool.create("ann")  # not measured yet
+        await pool.close("ann", again.record.session_id)
+        await Caretaker(pool).look_after()
+        assert pool.ledger.aside == pool.engine.num_bytes > 0
+        with pytest.raises(Problem, match=f"of {2 * one} are free"):
+            await pool.create("ann")
+        assert (await watch(first, 8)).status == "watched"
+        assert pool.ledger.promised == one
+
+    with_pool(tmp_path, work, max_state_bytes=2 * one)
+
+
+def test_a_budget_that_an_engine_takes_whole_is_told(tmp_path):
+    one = session_budget(loaded()).bytes_for(1000)
+    with running(tmp_path, max_state_bytes=one) as client:
+        assert room_warning(client.service) is None
+        client.service.pool.share_engine()
+        assert "NO SESSION FITS" in room_warning(client.service)
+        assert client.post("/v1/sessions", json={}).status_code == 503
+        told = client.get("/metrics").text.splitlines()
+        aside = session_budget(loaded()).engine_bytes
+        assert any(
+            line.startswith("spatial_ttt_engine_bytes ") and float(line.split()[1]) == aside
+            for line in told
+        )
+        assert client.get("/v1/info").json()["engine_bytes"] == aside
