@@ -47,6 +47,32 @@ def both(main: Callable[[], T], other: Callable[[], U], device: torch.device) ->
     return first, second
 
 
+class Lane:
+    """A stream of its own for work that others need not wait for; where there is no CUDA, work is done at once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def run(self, work: Callable[[], object]) -> Callable[[], None]:
+        """Do it here, after all that the current stream was given; returns what lets the current stream wait for it.
+
+        What the work reads and makes must outlive that.
+        """
+        stream = self._stream
+        if stream is None:
+            work()
+            return _nothing
+        stream.wait_stream(torch.cuda.current_stream(stream.device))
+        with torch.cuda.stream(stream):
+            work()
+        done = stream.record_event()
+        return lambda: torch.cuda.current_stream(stream.device).wait_event(done)
+
+
+def _nothing() -> None:
+    """There is nothing to wait for."""
+
+
 @lru_cache(maxsize=16)
 def _stream(device: torch.device) -> torch.cuda.Stream:
     # Small kernels in a row are let in between the blocks of a large one.

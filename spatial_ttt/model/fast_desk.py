@@ -1,22 +1,24 @@
 """Long pieces of a stream: each step of their fast weights is one launch.
 
-A step (write the full chunk, read, add to the new chunk's sums) is two dozen small kernels, and the host needs longer
-to issue them than a GPU to run them. So they work at a desk, tensors of fixed address: a layer's state is laid on it,
+A step (write the full chunk, add to the new chunk's sums) is two dozen small kernels, and the host needs longer to
+issue them than a GPU to run them. So they work at a desk, tensors of fixed address: a layer's state is laid on it,
 then chunk by chunk its tokens; what happens there is captured once and replayed for every layer of this shape.
+What queries read needs no such order: it is made on a stream beside, while the next write leaves most of a GPU idle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import Lock
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from spatial_ttt.model.beside import Lane
 from spatial_ttt.model.configuration import TTTConfig
-from spatial_ttt.model.fast_weights import ROW_EPS, FastInputs, FastState, FastWeights
+from spatial_ttt.model.fast_weights import ROW_EPS, FastState, FastWeights
 from spatial_ttt.model.kernels import commit as kernels
 from spatial_ttt.model.kernels import mixing
 from spatial_ttt.model.kernels.captured import Graphs
@@ -48,6 +50,19 @@ class Unshaped(NamedTuple):
     def length(self) -> int:
         """L."""
         return self.fast.shape[1]
+
+
+class _Laid(NamedTuple):
+    """Tokens on the desk, as `kernels.add` reads them."""
+
+    key: Tensor  # [B, H, L, D]
+    value: Tensor  # [B, H, L, D]
+    lr: Tensor  # [B, H, L, 3]
+    momentum: Tensor  # [B, H, L]
+
+    def cut(self, count: int) -> _Laid:
+        """The first so many."""
+        return _Laid(*(x[:, :, :count] for x in self))
 
 
 def applies(query: Tensor) -> bool:
@@ -93,34 +108,44 @@ class Desk:
         square = (batch, heads, 3, dim, dim)
         self.weights, self.write, self.sums = (place(*square) for _ in range(3))
         self.total = place(*square) if self.rule.norm_placement == "pre" else None
-        self.low = place(*square, dtype=dtype)
+        # Rounded weights: those before the latest write are still read when it makes the others.
+        self.lows, self.low = place(2, *square, dtype=dtype), 0
         self.beta, self.norms = place(batch, heads), place(heads, 3, dim)
-        self.rows = place(3, batch, heads, chunk, dim, dtype=dtype)  # queries, keys, values
+        self.rows = place(2, batch, heads, chunk, dim, dtype=dtype)  # keys, values
         lr = place(batch, heads, chunk, 3, dtype=lr_dtype)
         momentum = place(batch, heads, chunk, dtype=momentum_dtype)
-        query, key, value = self.rows
-        self.tokens = FastInputs(query, key, value, lr, momentum)
+        self.tokens = _Laid(*self.rows, lr, momentum)
         self.sizes = sorted({-(-chunk * (n + 1) // SIZES) for n in range(SIZES)})
-        self.known: dict[tuple[int, bool], Callable[[], None]] = {}
+        self.known: dict[tuple[int, bool, int], Callable[[], None]] = {}
         self.graphs = Graphs(kind.device, on_current=True)
+        self.lane = Lane(kind.device)
         self.turn = Lock()
 
     def scan(self, state: FastState, inputs: Unshaped, norms: Tensor) -> tuple[Tensor, FastState]:
         """Chunk by chunk, as `fast_weights.scan`; the new state lies elsewhere."""
-        chunk, (batch, heads, _, dim) = self.rule.chunk_size, self.tokens.query.shape
-        out = self.rows.new_empty(batch, heads, inputs.length, dim)
+        chunk, (batch, heads, _, dim) = self.rule.chunk_size, self.tokens.key.shape
+        out = self.rows.new_empty(batch, heads, inputs.length, dim)  # queries, then what they read
         start, filled, has_written = 0, state.num_tokens, False
         with self.turn:
             self._lay(state, norms)
+            are_read = self.lane.run(
+                partial(mixing.prepare_queries, out, inputs.fast, inputs.rope, inputs.eps)
+            )
+            before = are_read  # the rounded weights that the next write replaces are read no more
             while start < inputs.length:
                 writes = filled == chunk
-                has_written |= writes
-                filled = 0 if writes else filled
+                if writes:
+                    has_written, filled, self.low = True, 0, 1 - self.low
+                    before()
+                    before = are_read
                 stop = min(inputs.length, start + chunk - filled)
                 self._step(inputs, start, stop, writes)
-                _copy(out[:, :, start:stop], self.tokens.query[:, :, : stop - start])
+                rows = out[:, :, start:stop]
+                are_read = self.lane.run(partial(kernels.read, self.lows[self.low], rows, rows))
                 filled, start = filled + stop - start, stop
-            return out, self._taken(state, filled, has_written)
+            new = self._taken(state, filled, has_written)
+            are_read()
+            return out, new
 
     def _lay(self, state: FastState, norms: Tensor) -> None:
         """Put a layer's state on the desk; what it has not yet is zero, which changes no sum."""
@@ -133,7 +158,7 @@ class Desk:
         if self.total is not None:
             pairs.append((self.total, kernels.joined(state.master or state.weights)))
         torch._foreach_copy_([to for to, _ in pairs], [x for _, x in pairs])
-        self.low.copy_(self.weights)
+        self.lows[self.low].copy_(self.weights)
         self.norms.copy_(norms)
         if state.beta_sum is None:
             self.beta.zero_()
@@ -145,30 +170,24 @@ class Desk:
         count = stop - start
         size = next(size for size in self.sizes if size >= count)
         fast, rope = inputs.fast[:, start:stop], inputs.rope[:, start:stop]
-        mixing.prepare_into(self.rows, fast, rope, inputs.eps)
-        for to, x in (
-            (self.tokens.lr, inputs.lr),
-            (self.tokens.momentum, inputs.momentum),
-        ):
-            to[:, :, :count] = x[:, :, start:stop]
-            if size > count:
-                to[:, :, count:size] = 0
-        key = (size, writes)
+        rates = inputs.lr[:, :, start:stop], inputs.momentum[:, :, start:stop]
+        to = self.rows, self.tokens.lr, self.tokens.momentum
+        mixing.lay(fast, rope, rates, to, size, inputs.eps)
+        key = (size, writes, self.low)
         if key not in self.known:
             self.known[key] = self.graphs.capture(lambda: self._work(*key))
         self.known[key]()
 
-    def _work(self, size: int, writes: bool) -> None:
-        """A step as kernels: all they read and make lies on the desk, what queries read in the queries' place."""
-        tokens = self.tokens.cut(0, size)
+    def _work(self, size: int, writes: bool, which: int) -> None:
+        """A step as kernels: all they read and make lies on the desk; `which` rounded weights are the current ones."""
+        tokens, low = self.tokens.cut(size), self.lows[which]
         if writes:
             past = FastWeights(*self.write.unbind(2))
             base = FastWeights(*(self.weights if self.total is None else self.total).unbind(2))
-            places = (self.write, self.weights, self.total, self.low)
-            into = kernels.Into(self.low.dtype, ROW_EPS, *places)
+            places = (self.write, self.weights, self.total, low)
+            into = kernels.Into(low.dtype, ROW_EPS, *places)
             kernels.write(self.sums, past, self.beta, base, self.rule, self.norms, into)
-        kernels.read(self.low, tokens.query, tokens.query)
-        kernels.add(self.low, tokens, None if writes else self.sums, self.sums)
+        kernels.add(low, tokens, None if writes else self.sums, self.sums)
         kernels.add_momentum(tokens.momentum, None if writes else self.beta, self.beta)
 
     def _taken(self, past: FastState, filled: int, has_written: bool) -> FastState:
@@ -185,12 +204,3 @@ class Desk:
         momentum = parts[2] if has_momentum else None
         master = parts[-1] if has_master else None
         return FastState(weights, master, momentum, sums, self.beta.clone(), filled)
-
-
-def _copy(to: Tensor, x: Tensor) -> None:
-    """Copy rows of channels, eight bytes at a time where they allow it: single numbers take a GPU much longer."""
-    size = 8 // x.element_size()
-    numbers = [(*t.stride()[:-1], t.shape[-1], t.storage_offset()) for t in (to, x)]
-    if all(n % size == 0 for one in numbers for n in one):
-        to, x = to.view(torch.int64), x.view(torch.int64)
-    to.copy_(x)

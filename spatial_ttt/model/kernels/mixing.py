@@ -27,11 +27,28 @@ def prepare(fast: Tensor, rope: Tensor, dim: int, eps: float) -> tuple[Tensor, T
     return query, key, value
 
 
-def prepare_into(out: Tensor, fast: Tensor, rope: Tensor, eps: float) -> None:
-    """As `prepare`, without gradients, at the beginning of `out` [3, B, H, >= L, D], which is dense."""
+def prepare_queries(out: Tensor, fast: Tensor, rope: Tensor, eps: float) -> None:
+    """The queries of `prepare`, without gradients, into `out` [B, H, L, D], which is dense."""
     from spatial_ttt.model.kernels import mixing_triton as kernels
 
-    kernels.prepare(fast, rope, out.shape[-1], eps, out)
+    kernels.prepare(fast, rope, out.shape[-1], eps, out[None])
+
+
+def lay(
+    fast: Tensor,
+    rope: Tensor,
+    rates: tuple[Tensor, Tensor],
+    to: tuple[Tensor, Tensor, Tensor],
+    count: int,
+    eps: float,
+) -> None:
+    """Keys and values of `prepare` and the rates lr [B, H, L, 3] and momentum [B, H, L], at the beginning of places.
+
+    These are `to` [2, B, H, R, D], [B, H, R, 3] and [B, H, R], dense; rates are zero from L to `count`.
+    """
+    from spatial_ttt.model.kernels import mixing_triton as kernels
+
+    kernels.lay(fast, rope, rates, to, count, eps)
 
 
 def combine(attended: Tensor, read: Tensor, weight: Tensor, gate: Tensor, eps: float) -> Tensor:

@@ -32,16 +32,14 @@ def _turn(token, channel, inside, rope, half, stride_l):
     return partner, cos, tl.where(is_first[None, :], -sin, sin)
 
 
-@triton.jit(do_not_specialize=["length", "room"])
-def _prepare(
-    source, rope, out, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, size, room,
+@triton.jit
+def _prepare_part(
+    part, to, source, rope, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, room,
     TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Query, key or value (axis 2 of the grid) of one head; `size` entries lie between their results, a head's have
-    room for `room` tokens."""
+    """Query, key or value (part 0, 1, 2) of some tokens of one head; at `to` a head has room for `room` tokens."""
     row = tl.program_id(0).to(tl.int64)
     batch, head = row // heads, row % heads
-    part = tl.program_id(2)
     token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
     channel = tl.arange(0, CHANNELS)
     inside = (token < length)[:, None] & (channel < dim)[None, :]
@@ -53,8 +51,49 @@ def _prepare(
         other = tl.load(base + partner[None, :], mask=inside, other=0.0).to(tl.float32)
         scale = 1.0 / (tl.sqrt(tl.sum(y * y, axis=1)) + eps)
         y = (y * cos + other * tl.sigmoid(other) * sin) * scale[:, None]
-    at = part * size + (row * room + token)[:, None] * dim + channel[None, :]
-    tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
+    at = (row * room + token)[:, None] * dim + channel[None, :]
+    tl.store(to + at, y.to(to.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["length", "room"])
+def _prepare(
+    source, rope, out, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, size, room,
+    TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Axis 2 of the grid counts the parts; `size` entries lie between their results."""
+    part = tl.program_id(2)
+    _prepare_part(
+        part, out + part * size, source, rope, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l,
+        room, TOKENS, CHANNELS,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["length", "count"])
+def _lay(
+    source, rope, lr, momentum, out, lr_out, momentum_out, length, count, heads, dim, half, eps, stride_b, stride_l,
+    rope_b, rope_l, size, room, lr_b, lr_h, lr_l, momentum_b, momentum_h, momentum_l,
+    TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Keys, values and, as the third of the grid's axis 2, rates, which are zero from `length` to `count`."""
+    turn = tl.program_id(2)
+    if turn < 2:
+        _prepare_part(
+            turn + 1, out + turn * size, source, rope, length, heads, dim, half, eps, stride_b, stride_l, rope_b,
+            rope_l, room, TOKENS, CHANNELS,
+        )  # fmt: skip
+    else:
+        row = tl.program_id(0).to(tl.int64)
+        batch, head = row // heads, row % heads
+        token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
+        rate = tl.arange(0, 4)
+        known = (token < length)[:, None] & (rate < 3)[None, :]
+        of = lr + batch * lr_b + head * lr_h + token[:, None] * lr_l + rate[None, :]
+        to = lr_out + (row * room + token)[:, None] * 3 + rate[None, :]
+        wanted = (token < count)[:, None] & (rate < 3)[None, :]
+        tl.store(to, tl.load(of, mask=known, other=0.0), mask=wanted)
+        of_token = momentum + batch * momentum_b + head * momentum_h + token * momentum_l
+        share = tl.load(of_token, mask=token < length, other=0.0)
+        tl.store(momentum_out + row * room + token, share, mask=token < count)
 
 
 @triton.jit(do_not_specialize=["length"])
@@ -155,17 +194,38 @@ def _unit_last(x: Tensor) -> Tensor:
 def prepare(
     fast: Tensor, rope: Tensor, dim: int, eps: float, out: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """[B, L, 3 * H * D] -> query, key, value [B, H, L, D]; at the beginning of `out` [3, B, H, >= L, D] if given."""
+    """[B, L, 3 * H * D] -> query, key, value [B, H, L, D]; the first 1 to 3 into `out` [n, B, H, L, D] if given."""
     fast, rope = _unit_last(fast), _unit_last(rope)
     batch, length, width = fast.shape
     heads = width // 3 // dim
     out = fast.new_empty(3, batch, heads, length, dim) if out is None else out
     tokens, channels = _tile(dim)
-    _prepare[(batch * heads, triton.cdiv(length, tokens), 3)](
+    _prepare[(batch * heads, triton.cdiv(length, tokens), out.shape[0])](
         fast, rope, out, length, heads, dim, rope.shape[-1] // 2, eps, *fast.stride()[:2], *rope.stride()[:2],
-        out[0].numel(), out.shape[3], TOKENS=tokens, CHANNELS=channels, num_warps=4,
+        out[0].numel(), length, TOKENS=tokens, CHANNELS=channels, num_warps=4,
     )  # fmt: skip
-    return out[:, :, :, :length].unbind()
+    return out.unbind()
+
+
+def lay(
+    fast: Tensor,
+    rope: Tensor,
+    rates: tuple[Tensor, Tensor],
+    to: tuple[Tensor, Tensor, Tensor],
+    count: int,
+    eps: float,
+) -> None:
+    """See `mixing.lay`."""
+    fast, rope = _unit_last(fast), _unit_last(rope)
+    (lr, momentum), (rows, lr_out, momentum_out) = rates, to
+    lr = _unit_last(lr)
+    _, batch, heads, room, dim = rows.shape
+    tokens, channels = _tile(dim)
+    _lay[(batch * heads, triton.cdiv(count, tokens), 3)](
+        fast, rope, lr, momentum, rows, lr_out, momentum_out, fast.shape[1], count, heads, dim, rope.shape[-1] // 2,
+        eps, *fast.stride()[:2], *rope.stride()[:2], rows[0].numel(), room, *lr.stride()[:3], *momentum.stride(),
+        TOKENS=tokens, CHANNELS=channels, num_warps=4,
+    )  # fmt: skip
 
 
 def prepare_backward(

@@ -34,7 +34,7 @@ def test_interpreted_kernel_equals_plain_version(operation: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("ignore:.*deterministic")
+@pytest.mark.filterwarnings("ignore:.*deterministic", "ignore:.*no current CUDA context")
 @pytest.mark.parametrize("operation", list(CHECKS))
 def test_compiled_kernel_equals_plain_version(operation: str) -> None:
     """The same on the device, with more and larger sizes."""
