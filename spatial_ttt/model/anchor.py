@@ -13,7 +13,7 @@ from spatial_ttt.model.attention import attend_past
 from spatial_ttt.model.bounded_cache import BoundedCache, attend_bounded
 from spatial_ttt.model.kernels import shaping
 from spatial_ttt.model.kv_cache import KVCache, append
-from spatial_ttt.model.layers import RMSNorm, linear_together, rotate
+from spatial_ttt.model.layers import RMSNorm, linear_behind, linear_together, rotate
 
 AnchorCache = KVCache | BoundedCache
 
@@ -44,9 +44,15 @@ class Attention(nn.Module):
         """The configured `attn_implementation`; read at every call, since transformers lets it be changed."""
         return getattr(self._text, "_attn_implementation", None) or "sdpa"
 
-    def project(self, x: Tensor) -> Tensor:
-        """x [B, L, D] -> queries, keys and values side by side [B, L, (H + 2 Hkv) * Dh], not normed yet."""
-        return linear_together(self, x, (self.q_proj, self.k_proj, self.v_proj))
+    def project(self, x: Tensor, before: Tensor | None = None) -> Tensor:
+        """x [B, L, D] -> queries, keys and values side by side [B, L, (H + 2 Hkv) * Dh], not normed yet.
+
+        Those of `before` [B, N, ...] stand before them.
+        """
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        if before is None:
+            return linear_together(self, x, layers)
+        return linear_behind(before, self, x, layers)
 
     def normed(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `project` returns -> q [B, L, H, Dh], k and v [B, L, Hkv, Dh], normed but not rotated."""

@@ -34,14 +34,13 @@ from spatial_ttt.model.state import (
 from spatial_ttt.model.ttt import TTTAttention
 
 
-def feed_forward(norm: RMSNorm, mlp: nn.Module, hidden: Tensor, mixed: Tensor) -> Tensor:
+def feed_forward(norm: RMSNorm, mlp: MLP, hidden: Tensor, mixed: Tensor) -> Tensor:
     """Add the attention's output, then the MLP's; [B, L, D] each."""
     if shaping.applies(hidden):
         hidden, normed = shaping.add_rms_norm(hidden, mixed, norm.weight, norm.eps)
-    else:
-        hidden = hidden + mixed
-        normed = norm(hidden)
-    out: Tensor = hidden + mlp(normed)
+        return mlp.add_to(hidden, normed)
+    hidden = hidden + mixed
+    out: Tensor = hidden + mlp(norm(hidden))
     return out
 
 

@@ -114,7 +114,8 @@ class Desk:
         self.rows = place(2, batch, heads, chunk, dim, dtype=dtype)  # keys, values
         lr = place(batch, heads, chunk, 3, dtype=lr_dtype)
         momentum = place(batch, heads, chunk, dtype=momentum_dtype)
-        self.tokens = _Laid(*self.rows, lr, momentum)
+        key, value = self.rows
+        self.tokens = _Laid(key, value, lr, momentum)
         self.sizes = sorted({-(-chunk * (n + 1) // SIZES) for n in range(SIZES)})
         self.known: dict[tuple[int, bool, int], Callable[[], None]] = {}
         self.graphs = Graphs(kind.device, on_current=True)

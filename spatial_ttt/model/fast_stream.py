@@ -69,10 +69,12 @@ def _chunks(
     start, is_own = 0, False
     while start < inputs.length:
         if state.num_tokens == rule.chunk_size:
-            state, low = _commit(state, norms, rule, inputs.query.dtype)
-            if left is not None and left - start <= rule.chunk_size:
-                # Nothing will be written any more: only the rounded weights are read.
+            is_last = left is not None and left - start <= rule.chunk_size
+            if is_last:  # nothing will be written any more: only the rounded weights are read
+                low = _commit_last(state, norms, rule, inputs.query.dtype, is_own)
                 state = FastState(FastWeights(*low.unbind(2)), None, None, None, None, 0)
+            else:
+                state, low = _commit(state, norms, rule, inputs.query.dtype)
         stop = min(inputs.length, start + rule.chunk_size - state.num_tokens)
         piece = inputs.cut(start, stop)
         low = kernels.rounded(state.weights, inputs.query.dtype) if low is None else low
@@ -102,19 +104,35 @@ def _commit(
     state: FastState, norms: Tensor, rule: TTTConfig, dtype: torch.dtype
 ) -> tuple[FastState, Tensor]:
     """Write the open chunk; the new state, and its weights rounded."""
+    write, weights, total, low = _written(state, norms, rule, kernels.Into(dtype, ROW_EPS))
+    master = None if total is None else FastWeights(*total.unbind(2))
+    momentum = FastWeights(*write.unbind(2)) if rule.use_momentum else None
+    return FastState(FastWeights(*weights.unbind(2)), master, momentum, None, None, 0), low
+
+
+def _commit_last(
+    state: FastState, norms: Tensor, rule: TTTConfig, dtype: torch.dtype, is_own: bool
+) -> Tensor:
+    """Write the open chunk; its weights rounded are all that is kept. Sums of one's own are written over."""
+    if state.gradient is None:
+        place = None
+    else:
+        place = kernels.joined(state.gradient)
+        place = place if is_own else torch.empty_like(place)
+    return _written(state, norms, rule, kernels.Into(dtype, ROW_EPS, place, place))[3]
+
+
+def _written(
+    state: FastState, norms: Tensor, rule: TTTConfig, into: kernels.Into
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """What `kernels.write` makes of an open chunk."""
     if state.gradient is None or state.beta_sum is None:
         raise SessionError(
             "the open chunk has no sums to write: its state was made for reading only"
         )
     base = state.weights if state.master is None else state.master
     sums = kernels.joined(state.gradient)
-    into = kernels.Into(dtype, ROW_EPS)
-    write, weights, total, low = kernels.write(
-        sums, state.momentum, state.beta_sum, base, rule, norms, into
-    )
-    master = None if total is None else FastWeights(*total.unbind(2))
-    momentum = FastWeights(*write.unbind(2)) if rule.use_momentum else None
-    return FastState(FastWeights(*weights.unbind(2)), master, momentum, None, None, 0), low
+    return kernels.write(sums, state.momentum, state.beta_sum, base, rule, norms, into)
 
 
 def _at_home(

@@ -27,7 +27,7 @@ CUDNN_QUERIES = 512
 WINDOW_QUERIES = 512
 """With fewer queries than this FlashAttention, which splits the keys, reads windows."""
 
-QUERY_STEP = 256
+QUERY_STEP = 128
 """cuDNN plans every new shape for tens of milliseconds: queries are padded, and keys go to it in whole pages or, for
 long pieces, in stretches of few lengths."""
 

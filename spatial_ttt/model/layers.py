@@ -57,10 +57,22 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
+        return self.down_proj(self._hidden(x))
+
+    def add_to(self, hidden: Tensor, x: Tensor) -> Tensor:
+        """`hidden` [B, L, D], which may be written over, with what `forward` makes of x [B, L, D] added."""
+        inner = self._hidden(x)
+        if type(self.down_proj) is not nn.Linear or not shaping.applies(x):
+            return hidden + self.down_proj(inner)
+        # The product is added before it is rounded, where it is made.
+        hidden.flatten(0, -2).addmm_(inner.flatten(0, -2), self.down_proj.weight.t())
+        return hidden
+
+    def _hidden(self, x: Tensor) -> Tensor:
         packed = packed_weights(self, x, self.gate_proj, self.up_proj)
         if packed is not None:
-            return self.down_proj(_gated(x, packed.weight))
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+            return _gated(x, packed.weight)
+        return F.silu(self.gate_proj(x)) * self.up_proj(x)
 
 
 def _gated(x: Tensor, weight: Tensor) -> Tensor:
@@ -125,6 +137,20 @@ def linear_together(module: nn.Module, x: Tensor, layers: Sequence[nn.Linear]) -
         bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
         return F.linear(x, torch.cat([layer.weight for layer in layers]), bias)
     return torch.cat([layer(x) for layer in layers], dim=-1)
+
+
+def linear_behind(
+    before: Tensor, module: nn.Module, x: Tensor, layers: Sequence[nn.Linear]
+) -> Tensor:
+    """`before` [B, N, W] and behind it what `linear_together` makes of x [B, L, D]: [B, N + L, W]."""
+    packed = packed_weights(module, x, *layers)
+    if packed is None or packed.bias is not None or x.shape[0] > 1:
+        return torch.cat((before, linear_together(module, x, layers)), dim=1)
+    count = before.shape[1]
+    out = before.new_empty(1, count + x.shape[1], before.shape[2])
+    out[:, :count] = before
+    torch.mm(x[0], packed.weight.t(), out=out[0, count:])
+    return out
 
 
 def derived(

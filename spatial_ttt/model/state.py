@@ -196,11 +196,6 @@ def last_tokens(tokens: Tokens, count: int) -> Tokens:
     return slice_tokens(tokens, start, length, cut(tokens.layout, start, length))
 
 
-def cat_raw(first: Raw, second: Raw) -> Raw:
-    """Two neighbouring pieces as one."""
-    return Raw(*(torch.cat(pair, dim=1) for pair in zip(first, second, strict=True)))
-
-
 def storage_bytes(parts: Iterable[Tensor]) -> int:
     """Bytes reserved behind tensors; what shares memory counts once."""
     whole = (tensor.untyped_storage() for tensor in parts)

@@ -33,7 +33,6 @@ from spatial_ttt.model.state import (
     Tokens,
     Trailing,
     TTTState,
-    cat_raw,
     cat_tokens,
     own,
     slice_tokens,
@@ -87,13 +86,15 @@ class TTTAttention(Attention):
         if not self.memory_is_on:
             mixed, state = self.attend_window(x, tokens.rope, state, branches)
             return tokens, mixed, state
-        raw = Raw(self.project(x), linear_together(self, x, self.rate_layers))
-        del x
-        if state.held is not None:
-            tokens = cat_tokens(
-                state.held.tokens, tokens, join(state.held.tokens.layout, tokens.layout)
-            )
-            raw = cat_raw(state.held.raw, raw)
+        rates, past = linear_together(self, x, self.rate_layers), state.held
+        if past is None:
+            raw = Raw(self.project(x), rates)
+        else:
+            tokens = cat_tokens(past.tokens, tokens, join(past.tokens.layout, tokens.layout))
+            qkv = self.project(x, past.raw.qkv)
+            raw = Raw(qkv, torch.cat((past.raw.rates, rates), dim=1))
+            del qkv
+        del x, rates
         grid = state.context.grid if state.context else None
         todo = plan(tokens.layout, grid, self.config.convolution)
         projected = self.shape(raw, tokens.rope, _room_for(state.window))

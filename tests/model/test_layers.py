@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLTextMLP,
     Qwen3VLTextRMSNorm,
@@ -11,7 +12,8 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     apply_rotary_pos_emb,
 )
 
-from spatial_ttt.model.layers import MLP, RMSNorm, RotaryEmbedding, rotate
+from spatial_ttt.model import layers
+from spatial_ttt.model.layers import MLP, RMSNorm, RotaryEmbedding, linear_behind, pack, rotate
 from spatial_ttt.presets import spatial_ttt_2b
 from spatial_ttt.testing.small import small_config
 from tests.model.streams import relative
@@ -58,3 +60,32 @@ def test_only_the_first_channels_turn():
     turned = rotate(x, rope)
     assert torch.equal(turned[..., 8:], x[..., 8:]) and not torch.equal(turned[..., :8], x[..., :8])
     assert torch.equal(turned[..., :8], rotate(x[..., :8], rope))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("are_kernels_on", [False, True])
+def test_an_mlp_adds_to_what_is_there(monkeypatch, are_kernels_on):
+    mlp = MLP(6, 10)
+    x, hidden = torch.randn(2, 3, 6), torch.randn(2, 3, 6)
+    expected = hidden + mlp(x)
+    monkeypatch.setattr(layers.shaping, "applies", lambda _: are_kernels_on)
+    place = hidden.clone()
+    found = mlp.add_to(place, x)
+    torch.testing.assert_close(found, expected)
+    assert (found.data_ptr() == place.data_ptr()) == are_kernels_on
+    assert mlp.add_to(hidden[:, :0], x[:, :0]).shape == (2, 0, 6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_outputs_stand_behind_those_before(monkeypatch, rows, is_packed):
+    monkeypatch.setattr(layers.shaping, "applies", lambda _: True)
+    module = nn.Module()
+    both = nn.Linear(6, 4, bias=False), nn.Linear(6, 3, bias=False)
+    if is_packed:
+        pack(module, both)
+    x, before = torch.randn(rows, 5, 6), torch.randn(rows, 2, 7)
+    found = linear_behind(before, module, x, both)
+    expected = torch.cat((before, torch.cat([layer(x) for layer in both], -1)), 1)
+    torch.testing.assert_close(found, expected)

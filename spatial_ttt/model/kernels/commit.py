@@ -138,8 +138,9 @@ def write(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """`fast_weights.commit`: the write itself, the new weights, the unnormalised sum (pre-norm), the weights rounded.
 
-    [B, H, 3, D, D] each, put `into` the given places; they may be those of momentum and base. `norms` [H, 3, D] are of
-    the trained weights' rows, `momentum` and `base` three kinds of [B, H, D, D].
+    [B, H, 3, D, D] each, put `into` the given places; they may be those of momentum and base, and that of the write
+    those of the sums and, if it is not wanted itself, of the weights. `norms` [H, 3, D] are of the trained weights'
+    rows, `momentum` and `base` three kinds of [B, H, D, D].
     """
     from spatial_ttt.model.kernels import commit_triton as kernels
 

@@ -70,7 +70,38 @@ def commit(device: torch.device) -> Iterator[Check]:
         name = f"{batch} x {dim} {dtype} {norm} {has_momentum}"
         yield Check(f"scan {name}", scanned, plain, inputs, limit, False)
         yield _at_desk(inputs, rule, cuts, (plain, limit, name))
+        yield _continued(inputs, rule, cuts, (plain, limit, name))
         yield Check(f"home {name}", at_home, plain, inputs, limit, False)
+
+
+def _continued(
+    inputs: tuple[Tensor, ...],
+    rule: TTTConfig,
+    cuts: list[int],
+    wanted: tuple[Function, float, str],
+) -> Check:
+    """What a continuation reads, whose last write keeps nothing but rounded weights, and the state it began with."""
+    from spatial_ttt.model import fast_stream
+
+    plain, limit, name = wanted
+    first = cuts[1]
+
+    def read(*given: Tensor) -> tuple[Tensor, ...]:
+        begun = tuple(x[:, :, :first] for x in given[:5])
+        return plain(*given)[0], *plain(*begun, given[5])[1:]
+
+    def continued(*given: Tensor) -> tuple[Tensor, ...]:
+        rows, initial = fw.FastInputs(*given[:5]), fw.FastWeights(*given[5])
+        norms = torch.stack([w.norm(dim=-1) for w in initial], dim=1)
+        start = fw.initial_state(initial, rows.query.shape[0])
+        out, state = fast_stream.scan(start, rows.cut(0, first), norms, rule)
+        parts, brief = [out], fw.BriefState(*state, rows.length - first)
+        for piece in pairwise(cuts[1:]):
+            out, brief = fast_stream.scan(brief, rows.cut(*piece), norms, rule)
+            parts.append(out)
+        return torch.cat(parts, dim=2), *_told(state)
+
+    return Check(f"continued {name}", continued, read, inputs, limit, False)
 
 
 def _at_desk(
