@@ -13,7 +13,7 @@ from spatial_ttt.model.attention import attend_past
 from spatial_ttt.model.bounded_cache import BoundedCache, attend_bounded
 from spatial_ttt.model.kernels import shaping
 from spatial_ttt.model.kv_cache import KVCache, append
-from spatial_ttt.model.layers import RMSNorm, linear_behind, linear_together, rotate
+from spatial_ttt.model.layers import RMSNorm, linear_behind, linear_together, rotate, taken
 
 AnchorCache = KVCache | BoundedCache
 
@@ -77,7 +77,7 @@ class Attention(nn.Module):
 
     def attend_all(
         self,
-        x: Tensor,
+        x: Tensor | list[Tensor],
         rope: Tensor,
         cache: AnchorCache | None,
         branches: int = 1,
@@ -85,23 +85,29 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, AnchorCache]:
         """Attend to all tokens seen, or to those a bounded cache keeps; x [B, L, D] -> [B, L, D].
 
-        With `wanted` only for the last so many tokens; all are remembered.
+        With `wanted` only for the last so many tokens; all are remembered. x may be given away (see `layers.taken`).
         """
-        q, k, v = self.heads(self.project(x), rope)
+        x = taken(x)
         first = 0 if wanted is None else max(0, x.shape[1] - wanted)
+        parts = list(self.heads(self.project(x), rope))
+        del x  # large, as are keys and values once they are remembered
         if isinstance(cache, BoundedCache) and wanted != 0:  # reads block by block, as it writes
-            out, grown = self.remember(q, k, v, cache, branches)
+            out, grown = self.remember(parts, cache, branches)
             return self.o_proj(out[:, first:]), grown
-        out, grown = self.remember(q[:, :, first:], k, v, cache, branches)
+        parts[0] = parts[0][:, :, first:]
+        out, grown = self.remember(parts, cache, branches)
         return self.o_proj(out), grown
 
     def remember(
-        self, q: Tensor, k: Tensor, v: Tensor, cache: AnchorCache | None, branches: int = 1
+        self, parts: list[Tensor], cache: AnchorCache | None, branches: int = 1
     ) -> tuple[Tensor, AnchorCache]:
         """Append keys and values [B, Hkv, L, Dh] and attend with q [B, H, L, Dh] -> [B, L, H * Dh].
 
-        Fewer queries are those of the last tokens; a bounded cache takes all or none.
+        They are the `parts` q, k, v, which are given away. Fewer queries are those of the last tokens; a bounded cache
+        takes all or none.
         """
+        q, k, v = parts
+        parts.clear()
         attend = partial(attend_past, branches=branches, implementation=self.implementation)
         if isinstance(cache, BoundedCache):
             if branches > 1:

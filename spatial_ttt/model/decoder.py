@@ -88,7 +88,7 @@ class AnchorLayer(DecoderLayer):
         """
         tokens = taken(tokens)
         mixed, cache = self.self_attn.attend_all(
-            self.input_layernorm(tokens.hidden),
+            [self.input_layernorm(tokens.hidden)],
             tokens.rope,
             cast(AnchorCache | None, state),
             branches,

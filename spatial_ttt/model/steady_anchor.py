@@ -65,7 +65,7 @@ class SteadyAnchor:
         keys, values = keys.clone(), values.clone()  # the cache may keep them as they are
         if not needs_output:
             query = query[:, :, :0]
-        out, self.cache = self.layer.self_attn.remember(query, keys, values, self.cache)
+        out, self.cache = self.layer.self_attn.remember([query, keys, values], self.cache)
         if not needs_output:
             return tokens
         attended.copy_(out)

@@ -79,7 +79,9 @@ def test_compiled_parts_are_shared_by_layers_and_lengths_and_equal_the_plain_one
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method", "ignore:.*no current CUDA context")
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script_method", "ignore:.*no current CUDA context", "ignore:TensorFloat32"
+)
 def test_compiled_training_equals_plain_training_on_a_gpu() -> None:
     device = torch.device("cuda")
     torch._dynamo.reset()

@@ -194,13 +194,14 @@ def newton_schulz_products(shape: torch.Size, work: torch.dtype, device: torch.d
     """The fifteen products of Newton-Schulz of matrices [B, H, 3, D, D] whose norms are one."""
     first, second, poly = (torch.empty(shape, dtype=work, device=device) for _ in range(3))
     how, half, whole = launches(shape, work)
+    halved, grid = multiply_launch(how, whole)
 
     def run() -> Tensor:
         x, other = first, second
         for a, b, c in COEFFICIENTS:
             _square[half](x, other, 0.0, 1.0, HAS_SUM=False, **how)
             _square[half](other, poly, b, c, HAS_SUM=True, **how)
-            _multiply[whole](poly, x, other, a, N=how["M"], **how)
+            _multiply[grid](poly, x, other, a, **halved)
             x, other = other, x
         return x
 
@@ -215,6 +216,15 @@ def launches(shape: torch.Size, work: torch.dtype) -> tuple[dict[str, Any], Any,
     how: dict[str, Any] = {"D": width, "M": tile, "K": min(64, tile), "num_warps": 8, "num_stages": 3}  # fmt: skip
     how |= product_options(work)
     return how, (blocks * (blocks + 1) // 2, matrices), (blocks * blocks, matrices)
+
+
+def multiply_launch(
+    how: dict[str, Any], whole: tuple[int, int]
+) -> tuple[dict[str, Any], tuple[int, int]]:
+    """Arguments and grid of `_multiply` beside those of `launches`: large tiles are halved, which is faster."""
+    if how["M"] < 128:
+        return how | {"N": how["M"]}, whole
+    return how | {"N": how["M"] // 2, "num_warps": 4}, (2 * whole[0], whole[1])
 
 
 def finish(

@@ -202,7 +202,7 @@ def prepare(
     tokens, channels = _tile(dim)
     _prepare[(batch * heads, triton.cdiv(length, tokens), out.shape[0])](
         fast, rope, out, length, heads, dim, rope.shape[-1] // 2, eps, *fast.stride()[:2], *rope.stride()[:2],
-        out[0].numel(), length, TOKENS=tokens, CHANNELS=channels, num_warps=4,
+        out[0].numel(), out.stride(-3) // dim, TOKENS=tokens, CHANNELS=channels, num_warps=4,
     )  # fmt: skip
     return out.unbind()
 

@@ -24,6 +24,7 @@ from spatial_ttt.model.kernels.commit_triton import (
     _square,
     launches,
     lower_tile,
+    multiply_launch,
     newton_schulz_products,
     parts_of,
 )
@@ -221,6 +222,7 @@ def _backward_products(shape: torch.Size, work: torch.dtype, device: torch.devic
     x, gram, poly = (torch.empty(steps, *shape, dtype=work, device=device) for _ in range(3))
     first, second, s, d = (torch.empty(shape, dtype=work, device=device) for _ in range(4))
     how, half, whole = launches(shape, work)
+    halved, grid = multiply_launch(how, whole)
     narrow = how | {"num_stages": 2, "K": min(32, how["K"])}  # twice the operands
 
     def run() -> Tensor:
@@ -228,7 +230,7 @@ def _backward_products(shape: torch.Size, work: torch.dtype, device: torch.devic
             _square[half](x[n], gram[n], 0.0, 1.0, HAS_SUM=False, **how)
             _square[half](gram[n], poly[n], b, c, HAS_SUM=True, **how)
             if n + 1 < steps:
-                _multiply[whole](poly[n], x[n], x[n + 1], a, N=how["M"], **how)
+                _multiply[grid](poly[n], x[n], x[n + 1], a, **halved)
         g, other = first, second
         for n in reversed(range(steps)):
             a, b, c = COEFFICIENTS[n]
