@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.anchor import Attention, normed_heads
 from spatial_ttt.model.decoder import DecoderLayer, feed_forward
-from spatial_ttt.model.layers import RMSNorm, rms_norm, rotate
+from spatial_ttt.model.layers import RMSNorm, rms_norm, rotate, taken
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import Projected, Raw
 from spatial_ttt.model.ttt import TTTAttention
@@ -91,8 +91,9 @@ class _TrainedParts:
         self.shape = compiled(_shape)
         self.block = compiled(vision_block)
 
-        def run_feed_forward(layer: DecoderLayer, hidden: Tensor, mixed: Tensor) -> Any:
-            return compiled_feed_forward(layer.post_attention_layernorm, layer.mlp, hidden, mixed)
+        def run_feed_forward(layer: DecoderLayer, hidden: Any, mixed: Any) -> Any:
+            given = taken(hidden), taken(mixed)
+            return compiled_feed_forward(layer.post_attention_layernorm, layer.mlp, *given)
 
         def run_norm(norm: RMSNorm, x: Tensor) -> Any:
             return compiled_norm(x, norm.weight, norm.eps)

@@ -34,10 +34,14 @@ from spatial_ttt.model.state import (
 from spatial_ttt.model.ttt import TTTAttention
 
 
-def feed_forward(norm: RMSNorm, mlp: MLP, hidden: Tensor, mixed: Tensor) -> Tensor:
-    """Add the attention's output, then the MLP's; [B, L, D] each."""
+def feed_forward(
+    norm: RMSNorm, mlp: MLP, hidden: Tensor | list[Tensor], mixed: Tensor | list[Tensor]
+) -> Tensor:
+    """Add the attention's output, then the MLP's; [B, L, D] each. Both may be given away (see `layers.taken`)."""
+    hidden, mixed = taken(hidden), taken(mixed)
     if shaping.applies(hidden):
         hidden, normed = shaping.add_rms_norm(hidden, mixed, norm.weight, norm.eps)
+        del mixed  # as large as what the MLP makes
         return mlp.add_to(hidden, normed)
     hidden = hidden + mixed
     out: Tensor = hidden + mlp(norm(hidden))
@@ -53,18 +57,20 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(text.hidden_size, text.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(text.hidden_size, text.rms_norm_eps)
 
-    def feed_forward(self, hidden: Tensor, mixed: Tensor) -> Tensor:
-        """Add the attention's output, then the MLP's; [B, L, D] each."""
+    def feed_forward(self, hidden: Tensor | list[Tensor], mixed: Tensor | list[Tensor]) -> Tensor:
+        """Add the attention's output, then the MLP's; [B, L, D] each. Both may be given away."""
         return feed_forward(self.post_attention_layernorm, self.mlp, hidden, mixed)
 
-    def finish(self, tokens: Tokens, mixed: Tensor) -> Tokens:
-        """Residuals, MLP, and the DeepStack features due after this layer."""
-        hidden = self.feed_forward(tokens.hidden, mixed)
-        deepstack = tokens.deepstack
+    def finish(self, tokens: Tokens | list[Tokens], mixed: Tensor | list[Tensor]) -> Tokens:
+        """Residuals, MLP, and the DeepStack features due after this layer. Both may be given away."""
+        before, rope, deepstack, layout = taken(tokens)
+        box, mixed = [before], [taken(mixed)]
+        del before
+        hidden = self.feed_forward(box, mixed)
         if deepstack is not None:
             hidden = hidden + deepstack[0]
             deepstack = deepstack[1:] if deepstack.shape[0] > 1 else None
-        return tokens._replace(hidden=hidden, deepstack=deepstack)
+        return Tokens(hidden, rope, deepstack, layout)
 
 
 class AnchorLayer(DecoderLayer):
@@ -96,7 +102,9 @@ class AnchorLayer(DecoderLayer):
         )
         if wanted is not None:
             tokens = last_tokens(tokens, wanted)
-        return self.finish(tokens, mixed), cache
+        given = [tokens], [mixed]
+        del tokens, mixed
+        return self.finish(*given), cache
 
 
 class TTTLayer(DecoderLayer):
@@ -127,7 +135,9 @@ class TTTLayer(DecoderLayer):
         if wanted is not None:
             ready = last_tokens(ready, wanted)
             mixed = mixed[:, mixed.shape[1] - ready.length :]
-        return self.finish(ready, mixed), past
+        given = [ready], [mixed]
+        del ready, mixed
+        return self.finish(*given), past
 
 
 class HybridDecoder(nn.Module):

@@ -145,7 +145,7 @@ class Desk:
         self.sizes = sorted({-(-chunk * (n + 1) // SIZES) for n in range(SIZES)})
         self.known: dict[tuple[int, bool, int], Callable[[], None]] = {}
         self.graphs = Graphs(kind.device, on_current=True)
-        self.lane, self.branch = (Lane(kind.device, is_first=True) for _ in range(2))
+        self.lane = Lane(kind.device, is_first=True)
         self.turn = Lock()
 
     def scan(self, state: FastState, inputs: Unshaped, norms: Tensor) -> tuple[Tensor, FastState]:
@@ -231,10 +231,9 @@ class Desk:
             places = (self.write, self.weights, self.total, low)
             into = kernels.Into(low.dtype, ROW_EPS, *places)
             kernels.write(self.sums, past, self.beta, base, self.rule, self.norms, into)
-        beta = None if writes else self.beta
-        is_summed = self.branch.run(partial(kernels.add_momentum, tokens.momentum, beta, self.beta))
-        kernels.add(low, tokens, None if writes else self.sums, self.sums, self.branch.run)
-        is_summed()
+        # In a row: a graph of several branches costs more to launch than they save (measured).
+        kernels.add(low, tokens, None if writes else self.sums, self.sums)
+        kernels.add_momentum(tokens.momentum, None if writes else self.beta, self.beta)
 
     def _taken(self, past: FastState, filled: int, has_written: bool) -> FastState:
         """The state on the desk, copied off it."""

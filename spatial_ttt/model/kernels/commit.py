@@ -6,16 +6,12 @@ all alike, and `FastWeights` are views. Sums are added up where they lie.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from spatial_ttt.model.kernels import captured, interpreting, resolve_backend
-
-Aside = Callable[[Callable[[], object]], Callable[[], None]]
-"""Does work beside what follows; returns what waits for it (see `model.beside.Lane`)."""
 
 WIDEST_SMALL = 128
 """Narrower heads have kernels that keep a matrix on chip (`newton_schulz_triton`, `scan_triton`)."""
@@ -28,15 +24,6 @@ def applies(query: Tensor, rule: Any, shape: torch.Size) -> bool:
         return False
     is_muon = rule.use_muon and rule.newton_schulz_dtype == "bfloat16"
     return is_muon and resolve_backend("commit", query.device, query.dtype)[0] == "triton"
-
-
-def _at_once(work: Callable[[], object]) -> Callable[[], None]:
-    work()
-    return _nothing
-
-
-def _nothing() -> None:
-    """There is nothing to wait for."""
 
 
 def room(like: Tensor, dtype: torch.dtype) -> Tensor:
@@ -82,32 +69,20 @@ def read(low: Tensor, query: Tensor, out: Tensor | None = None) -> Tensor:
     return out
 
 
-def add(
-    low: Tensor,
-    tokens: Any,
-    past: Tensor | None,
-    out: Tensor | None = None,
-    aside: Aside = _at_once,
-) -> Tensor:
-    """What tokens add to the gradients [B, H, 3, D, D] float32, on top of `past`; into `out`, which may be `past`.
-
-    Of products that do not need each other one is done `aside`.
-    """
+def add(low: Tensor, tokens: Any, past: Tensor | None, out: Tensor | None = None) -> Tensor:
+    """What tokens add to the gradients [B, H, 3, D, D] float32, on top of `past`; into `out`, which may be `past`."""
     from spatial_ttt.model.kernels import factors_triton as kernels
 
-    error = torch.empty_like(tokens.value, memory_format=torch.contiguous_format)
-    value, down = tokens.value.flatten(0, 1), low[:, :, 2].flatten(0, 1)
-    is_known = aside(lambda: torch.bmm(value, down, out=error.flatten(0, 1)))
-    both = _product(tokens.key, _both(low).mT).unflatten(0, tokens.key.shape[:2])
-    is_known()
+    shape = tokens.key.shape[:2]
+    both = _product(tokens.key, _both(low).mT).unflatten(0, shape)
+    error = _product(tokens.value, low[:, :, 2]).unflatten(0, shape)
     both, down = kernels.write_factors(both, error, tokens.lr, in_place=True)
-    sums = room(low[:, :, 0], torch.float32) if out is None else out
-    if past is not None and past.data_ptr() != sums.data_ptr():
-        sums.copy_(past)
-    is_added = aside(lambda: add_product(tokens.value.mT, down, sums[:, :, 2], past is not None))
-    add_product(both.mT, tokens.key, _both(sums), past is not None)
-    is_added()
-    return sums
+    out = room(low[:, :, 0], torch.float32) if out is None else out
+    if past is not None and past.data_ptr() != out.data_ptr():
+        out.copy_(past)
+    add_product(both.mT, tokens.key, _both(out), past is not None)
+    add_product(tokens.value.mT, down, out[:, :, 2], past is not None)
+    return out
 
 
 def add_momentum(momentum: Tensor, past: Tensor | None, out: Tensor | None = None) -> Tensor:
