@@ -13,7 +13,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from spatial_ttt.processor import Processor
 from spatial_ttt.questions import Piece, asked, end_video, read_question
 from spatial_ttt.snapshot import load_snapshot, save_snapshot
 from spatial_ttt.steady_stream import SharedStream, open_stream
+from spatial_ttt.stopwatch import Stopwatch
 from spatial_ttt.stream_state import StreamState, Timings
 from spatial_ttt.video.frame import Frame, check_frame
 
@@ -91,7 +91,7 @@ class StreamingSession:
         self.slots_per_piece = slots_per_piece
         self.max_bytes = max_bytes
         self.anchors = anchors
-        self.timings = Timings()
+        self._clock = Stopwatch(model.device)
         self._state = StreamState(model.decoder.start(anchors), None, None, None, 0, 0)
         self._steady = open_stream(model, steady)
         self._lock = threading.Lock()
@@ -197,7 +197,7 @@ class StreamingSession:
     def _advance(self, past: DecoderState, slots: list[tuple[Frame, Frame]]) -> DecoderState:
         """The decoder's state after these slots; of a steady session a view."""
         piece = self._piece(past.num_tokens == 0, slots, ())
-        with self._timed("decoder"):
+        with self._clock.part("decoder"):
             if self._steady is not None:
                 loans = list(self._loans)
                 keep(loans, self._steady.places() if loans else set())
@@ -213,10 +213,10 @@ class StreamingSession:
         layouts: list[Layout] = [(text(len(ids)),)] if ids else []
         vision = None
         if slots:
-            with self._timed("preprocess"):
+            with self._clock.part("preprocess"):
                 pixels = np.stack([frame.pixels for pair in slots for frame in pair])
                 patches, grid = self.processor.patches(torch.from_numpy(pixels).to(device))
-            with self._timed("vision"):
+            with self._clock.part("vision"):
                 vision = (self._steady or self.model).encode(patches, grid)
             merge = self.processor.frames.spatial_merge_size
             for first, second in slots:
@@ -283,7 +283,7 @@ class StreamingSession:
             lone = loan.stream.lone
             slots = [(lone, lone)] if lone else []
             piece = Piece(*self._piece(past.num_tokens == 0, slots, tail))
-        with self._timed("decoder"):
+        with self._clock.part("decoder"):
             hidden, loan.fork = read_question(self.model, past, piece, decoding.max_new_tokens)
         return hidden
 
@@ -313,7 +313,7 @@ class StreamingSession:
             if rest:
                 yield rest
         finally:
-            self.timings.answer += time.perf_counter() - started
+            self._clock.add("answer", time.perf_counter() - started)
 
     def fork(self) -> StreamingSession:
         """A second session that has seen the same and goes its own way; copies nothing until it must."""
@@ -368,7 +368,7 @@ class StreamingSession:
             seconds_seen=state.last_time or 0.0,
             ttt_bytes=state.decoder.num_bytes - anchors,
             anchor_bytes=anchors,
-            timings=self.timings,
+            timings=self._clock.read(),
         )
 
     def close(self) -> None:
@@ -390,11 +390,3 @@ class StreamingSession:
         steady = self._steady
         if steady is not None:
             steady.check(self._state.decoder)
-
-    @contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize(self.model.device)
-        setattr(self.timings, part, getattr(self.timings, part) + time.perf_counter() - started)

@@ -156,11 +156,18 @@ def layer_bytes(state: LayerState) -> int:
 
 def tensors(state: Any) -> Iterator[Tensor]:
     """Every tensor inside a nest of tuples."""
+    found: list[Tensor] = []
+    _gather(state, found)
+    return iter(found)
+
+
+def _gather(state: Any, found: list[Tensor]) -> None:
+    """Add a nest's tensors; not as a generator, which takes several times as long for each of hundreds."""
     if isinstance(state, Tensor):
-        yield state
+        found.append(state)
     elif isinstance(state, tuple):
         for item in state:
-            yield from tensors(item)
+            _gather(item, found)
 
 
 def cat_tokens(first: Tokens, second: Tokens, layout: Layout) -> Tokens:

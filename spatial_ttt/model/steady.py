@@ -19,7 +19,7 @@ from spatial_ttt.model.decoder import AnchorLayer, HybridDecoder, TTTLayer
 from spatial_ttt.model.kernels.captured import Graphs
 from spatial_ttt.model.state import DecoderState, Tokens, TTTState, roomy
 from spatial_ttt.model.steady_anchor import SteadyAnchor
-from spatial_ttt.model.steady_graphs import Buffers, copy_all
+from spatial_ttt.model.steady_graphs import Buffers, Moves, copy_all
 from spatial_ttt.model.steady_ttt import SteadyTTT
 
 
@@ -54,8 +54,10 @@ class SteadyDecoder:
         with one set of captured work, serves streams of equal shapes piece by piece.
         """
         self.is_torn = True
+        moves = Moves()
         for layer, past in zip(self.layers, state.layers, strict=True):
-            layer.load(cast(Any, past))
+            layer.load(cast(Any, past), moves)
+        moves.make()  # of all layers side by side: a launch each would take longer
         self.num_tokens, self.position = state.num_tokens, state.position
         self.is_torn = False
 
@@ -99,7 +101,7 @@ class SteadyDecoder:
             roomy(layer, places, values) if isinstance(layer, TTTState) else layer
             for layer in state.layers
         ]
-        copy_all(places, values)  # of all layers side by side: a launch each would take longer
+        copy_all(places, values)  # side by side, too
         return state._replace(layers=tuple(layers))
 
     def own_tensors(self) -> Iterator[Tensor]:

@@ -18,7 +18,7 @@ from spatial_ttt.model.kernels.attention import Past
 from spatial_ttt.model.kernels.captured import Graphs
 from spatial_ttt.model.kv_cache import KVCache
 from spatial_ttt.model.state import Tokens, tensors
-from spatial_ttt.model.steady_graphs import Buffers, keep_latest, taps
+from spatial_ttt.model.steady_graphs import Buffers, Moves, keep_latest, taps
 from spatial_ttt.model.steady_window import PageTable
 
 Step = Callable[[], Any]
@@ -43,8 +43,8 @@ class SteadyAnchor:
     table: PageTable | None = None
     known: dict[Any, tuple[Step, ...] | None] = field(default_factory=dict)
 
-    def load(self, state: AnchorCache | None) -> None:
-        """Take a cache over; caches share their pages and copy their tails when written."""
+    def load(self, state: AnchorCache | None, moves: Moves) -> None:
+        """Take a cache over; caches share their pages and copy their tails when written: nothing moves."""
         self.cache = state
 
     def own_tensors(self) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -58,6 +59,23 @@ def copy_all(places: list[Tensor], values: list[Tensor]) -> None:
         by_type.setdefault(to.dtype, []).append((to, value))
     for group in by_type.values():
         torch._foreach_copy_([to for to, _ in group], [value for _, value in group])
+
+
+class Moves:
+    """Copies that are made side by side, once all are known."""
+
+    def __init__(self) -> None:
+        self._places: list[Tensor] = []
+        self._values: list[Tensor] = []
+
+    def add(self, places: Iterable[Tensor], values: Iterable[Tensor]) -> None:
+        """Copy values to their places, later."""
+        self._places.extend(places)
+        self._values.extend(values)
+
+    def make(self) -> None:
+        """Copy now."""
+        copy_all(self._places, self._values)
 
 
 def keep_latest(known: dict[Any, Any], key: Any, value: Any) -> None:

@@ -15,7 +15,7 @@ from spatial_ttt.model.fast_weights import BorderState, FastState
 from spatial_ttt.model.kernels import attention, commit
 from spatial_ttt.model.kernels.captured import Graphs
 from spatial_ttt.model.state import Tokens, TTTState, own, tensors
-from spatial_ttt.model.steady_graphs import Buffers, copy_all, keep_latest, taps
+from spatial_ttt.model.steady_graphs import Buffers, Moves, copy_all, keep_latest, taps
 from spatial_ttt.model.steady_window import SlidingWindow
 
 
@@ -37,12 +37,13 @@ class SteadyTTT:
     border: Tensor | None = None
     low: Tensor | None = None  # home's weights as products read them, where kernels keep them so
     is_low_old: bool = True
-    shapes: Any = None  # of `state`
+    shapes: Any = None  # of each part of `state`
+    home_shapes: Any = None  # and of home
     known: dict[Any, Callable[[], Tokens] | None] = field(default_factory=dict)
 
-    def load(self, state: TTTState | None) -> None:
-        """Take a state over; it is copied home, or left as it is until it is settled there."""
-        self._replace(None if state is None else self._settle(state))
+    def load(self, state: TTTState | None, moves: Moves) -> None:
+        """Take a state over; the moves copy it home, or it is left as it is until it is settled there."""
+        self._replace(state, moves)
 
     def own_tensors(self) -> Iterator[Tensor]:
         """Everything the layer keeps in memory: its state, home, and what captured work reads beside it."""
@@ -84,13 +85,16 @@ class SteadyTTT:
 
     def _plainly(self, tokens: Tokens) -> Tokens:
         ready, new = self.layer(tokens, self.state)
-        self._replace(self._settle(cast(TTTState, new)))
+        moves = Moves()
+        self._replace(cast(TTTState, new), moves)
+        moves.make()
         return cast(Tokens, ready)
 
-    def _replace(self, state: TTTState | None) -> None:
-        """Another state; its shapes are looked at once, since captured steps keep them."""
-        self.state, self.is_low_old = state, True
-        self.shapes = None if state is None else _shapes(state)
+    def _replace(self, state: TTTState | None, moves: Moves) -> None:
+        """Another state, at home as far as it fits; its shapes are looked at once, since captured steps keep them."""
+        self.shapes = None if state is None else tuple(_shapes(part) for part in state)
+        self.state = None if state is None else self._settle(state, moves)
+        self.is_low_old = True
 
     def _round_weights(self, tokens: Tokens) -> None:
         """Keep `low` true to weights that came from elsewhere; captured work keeps it so itself."""
@@ -118,18 +122,19 @@ class SteadyTTT:
             return None
         return (tokens.layout, tokens.hidden.shape, taps(tokens), self.shapes)
 
-    def _settle(self, state: TTTState) -> TTTState:
+    def _settle(self, state: TTTState, moves: Moves) -> TTTState:
         """The same state, each part of it at home whose tensors have home's shapes."""
         if self.home is None:
             return state
         parts: list[Any] = []
-        for name, new, old in zip(state._fields, state, self.home, strict=True):
-            if _shapes(new) == _shapes(old):
+        named = zip(state._fields, state, self.home, self.shapes, self.home_shapes, strict=True)
+        for name, new, old, shapes, home_shapes in named:
+            if shapes == home_shapes:
                 if name == "window" and self.window is not None:
-                    new = self.window.load(cast(Any, new))
+                    new = self.window.load(cast(Any, new), moves)
                 else:
                     places = list(tensors(old))
-                    copy_all(places, list(tensors(new)))
+                    moves.add(places, tensors(new))
                     new = _with_tensors(new, iter(places))
             parts.append(new)
         return TTTState(*parts)
@@ -140,10 +145,11 @@ class SteadyTTT:
         The next piece of this kind has `count` tokens.
         """
         assert self.state is not None and self.state.window is not None
-        if self.home is None or _shapes(self.home) != self.shapes:
+        if self.home is None or self.home_shapes != self.shapes:
             self.known.clear()
             self.window = None
             self.home = self.state = own(self.state)
+            self.home_shapes = self.shapes
         keys, values = cast("tuple[Tensor, Tensor]", self.state.window)
         if not (attention.applies(keys) and attention.fits(keys, values)):
             return
@@ -179,7 +185,7 @@ class SteadyTTT:
 def _shapes(state: Any) -> Any:
     """The nest of a state with shapes for tensors; the place in the chunk left out."""
     if isinstance(state, Tensor):
-        return (tuple(state.shape), state.dtype)
+        return (state.shape, state.dtype)
     if isinstance(state, FastState):
         return tuple(_shapes(item) for item in state[:5])
     if isinstance(state, tuple):

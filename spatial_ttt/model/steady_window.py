@@ -8,6 +8,7 @@ from torch import Tensor
 from spatial_ttt.model.kernels import attention
 from spatial_ttt.model.kernels.attention import Past
 from spatial_ttt.model.kv_cache import KVCache, Segment
+from spatial_ttt.model.steady_graphs import Moves
 
 SPARE = 2  # a window's share of the room it slides over: one part in so many
 PAGES = 64  # rows of a fresh table of pages
@@ -26,7 +27,8 @@ class SlidingWindow:
         numbers[1] = self.size
         self.past = Past(keys.new_empty(shape), values.new_empty(shape), numbers)
         self.start = 0
-        self.load(window)
+        for to, x in zip(self.view, window, strict=True):
+            to.copy_(x)
 
     @property
     def view(self) -> Segment:
@@ -38,12 +40,11 @@ class SlidingWindow:
         """A piece of so many tokens finds room."""
         return self.size + count <= self.past.keys.shape[2]
 
-    def load(self, window: Segment) -> Segment:
-        """Copy another window of this size here."""
+    def load(self, window: Segment, moves: Moves) -> Segment:
+        """Another window of this size here, as soon as the moves are made."""
         if window[0].data_ptr() != self.view[0].data_ptr():
             self.start = 0
-            for to, x in zip(self.view, window, strict=True):
-                to.copy_(x)
+            moves.add(self.view, window)
         return self.view
 
     def make_room(self, count: int) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from spatial_ttt.model.kv_cache import append
+from spatial_ttt.model.steady_graphs import Moves
 from spatial_ttt.model.steady_window import PageTable, SlidingWindow
 
 
@@ -42,11 +43,14 @@ def test_another_window_of_its_size_is_copied_in() -> None:
     sliding, other = SlidingWindow(pair(6, 0), 2), pair(6, 1)
     sliding.make_room(2)
     sliding.advance(2)
-    for found, wanted in zip(sliding.load(other), other, strict=True):
+    moves = Moves()
+    loaded = sliding.load(other, moves)
+    moves.make()
+    for found, wanted in zip(loaded, other, strict=True):
         assert torch.equal(found, wanted)
     assert sliding.start == 0 and not sliding.takes(100)
     same = sliding.view
-    assert sliding.load(same)[0].data_ptr() == same[0].data_ptr()
+    assert sliding.load(same, moves)[0].data_ptr() == same[0].data_ptr()
 
 
 def test_a_table_points_at_the_rows_of_every_page() -> None:
