@@ -55,8 +55,10 @@ def check(model: nn.Module, compiled: nn.Module, rtol: float, device: torch.devi
             again, found = gradients(compiled, branches, length, device)
             torch.testing.assert_close(again, loss, rtol=rtol, atol=0)
             assert found.keys() == expected.keys()
+            # Gradients that nearly cancel, such as a bias before a norm, are told to the largest's rounding only.
+            least = 1e-3 * max(float(value.abs().max()) for value in expected.values())
             for name, value in expected.items():
-                scale = float(value.abs().max()) + 1e-8
+                scale = max(float(value.abs().max()), least)
                 assert float((found[name] - value).abs().max()) < 20 * rtol * scale, name
 
 
