@@ -31,7 +31,8 @@ def applies(x: torch.Tensor, length: int) -> bool:
 def both(main: Callable[[], T], other: Callable[[], U], device: torch.device) -> tuple[T, U]:
     """Results of `main` and, made on a stream of its own beside it, `other`: tensors or tuples of them.
 
-    What either reads must outlive this call; what they make is as good as any other tensor afterwards.
+    What either reads must outlive this call; what they make is as good as any other tensor afterwards. Memory of the
+    other's own is free again only when the device has come so far: large results better go where the caller made room.
     """
     current, side = torch.cuda.current_stream(device), _stream(device)
     began = current.record_event()
@@ -48,14 +49,10 @@ def both(main: Callable[[], T], other: Callable[[], U], device: torch.device) ->
 
 
 class Lane:
-    """A stream of its own for work that others need not wait for; where there is no CUDA, work is done at once.
+    """A stream of its own for work that others need not wait for; where there is no CUDA, work is done at once."""
 
-    With `is_first` its kernels, as those of `both`'s other work, go before those of usual streams.
-    """
-
-    def __init__(self, device: torch.device, *, is_first: bool = False) -> None:
-        on_gpu, priority = device.type == "cuda", -1 if is_first else 0
-        self._stream = torch.cuda.Stream(device, priority=priority) if on_gpu else None
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def run(self, work: Callable[[], object]) -> Callable[[], None]:
         """Do it here, after all that the current stream was given; returns what lets the current stream wait for it.

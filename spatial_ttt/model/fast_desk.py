@@ -65,31 +65,6 @@ class _Laid(NamedTuple):
         return _Laid(*(x[:, :, :count] for x in self))
 
 
-class _Side(NamedTuple):
-    """One of two: a write works on the one while what the other holds is still read."""
-
-    low: Tensor  # [B, H, 3, D, D] weights, rounded
-    rows: Tensor  # [2, B, H, chunk, D] keys, values
-    lr: Tensor  # [B, H, chunk, 3]
-    momentum: Tensor  # [B, H, chunk]
-
-    @property
-    def tokens(self) -> _Laid:
-        """A chunk's places."""
-        key, value = self.rows
-        return _Laid(key, value, self.lr, self.momentum)
-
-
-class _Step(NamedTuple):
-    """Tokens of one chunk."""
-
-    start: int
-    stop: int
-    size: int  # as many are worked on, those that are missing write nothing
-    writes: bool  # the full chunk before them first
-    side: int
-
-
 def applies(query: Tensor) -> bool:
     """Here work may be captured: on a CUDA stream but the default one, where long pieces go (`model.beside`)."""
     if query.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
@@ -98,11 +73,39 @@ def applies(query: Tensor) -> bool:
     return current != torch.cuda.default_stream(query.device)
 
 
+class Room(NamedTuple):
+    """Memory for what a scan makes; the caller's, so that it is free as soon as the caller lets go of it."""
+
+    out: Tensor  # [B, H, L, D] queries, then what they read
+    weights: Tensor  # [B, H, 3, D, D], as all below
+    sums: Tensor
+    write: Tensor | None  # the momentum
+    total: Tensor | None  # the master
+    beta: Tensor  # [B, H]
+
+
+def room(state: FastState, like: Tensor, length: int, rule: TTTConfig) -> Room:
+    """Memory for a scan of so many tokens on a state; queries have the type of `like`."""
+    gate, has_written = state.weights.gate, state.num_tokens + length > rule.chunk_size
+    has_momentum = rule.use_momentum and (has_written or state.momentum is not None)
+    has_master = rule.norm_placement == "pre" and (has_written or state.master is not None)
+    weights, sums = kernels.room(gate, torch.float32), kernels.room(gate, torch.float32)
+    return Room(
+        like.new_empty(*gate.shape[:2], length, gate.shape[3]),
+        weights,
+        sums,
+        torch.empty_like(weights) if has_momentum else None,
+        torch.empty_like(weights) if has_master else None,
+        weights.new_empty(gate.shape[:2]),
+    )
+
+
 def scan(
-    state: FastState, inputs: Unshaped, norms: Tensor, rule: TTTConfig
+    state: FastState, inputs: Unshaped, norms: Tensor, rule: TTTConfig, place: Room | None = None
 ) -> tuple[Tensor, FastState]:
-    """As `fast_stream.scan`, at the desk of the current stream."""
-    return _desk(_kind(inputs, rule)).scan(state, inputs, norms)
+    """As `fast_stream.scan`, at the desk of the current stream; its results lie in `place`, or in fresh memory."""
+    place = place or room(state, inputs.fast, inputs.length, rule)
+    return _desk(_kind(inputs, rule)).scan(state, inputs, norms, place)
 
 
 def _kind(inputs: Unshaped, rule: TTTConfig) -> _Kind:
@@ -133,56 +136,48 @@ class Desk:
         square = (batch, heads, 3, dim, dim)
         self.weights, self.write, self.sums = (place(*square) for _ in range(3))
         self.total = place(*square) if self.rule.norm_placement == "pre" else None
+        # Rounded weights: those before the latest write are still read when it makes the others.
+        self.lows, self.low = place(2, *square, dtype=dtype), 0
         self.beta, self.norms = place(batch, heads), place(heads, 3, dim)
-
-        def side() -> _Side:
-            rows = place(2, batch, heads, chunk, dim, dtype=dtype)
-            lr = place(batch, heads, chunk, 3, dtype=lr_dtype)
-            momentum = place(batch, heads, chunk, dtype=momentum_dtype)
-            return _Side(place(*square, dtype=dtype), rows, lr, momentum)
-
-        self.sides = side(), side()
+        self.rows = place(2, batch, heads, chunk, dim, dtype=dtype)  # keys, values
+        lr = place(batch, heads, chunk, 3, dtype=lr_dtype)
+        momentum = place(batch, heads, chunk, dtype=momentum_dtype)
+        key, value = self.rows
+        self.tokens = _Laid(key, value, lr, momentum)
         self.sizes = sorted({-(-chunk * (n + 1) // SIZES) for n in range(SIZES)})
         self.known: dict[tuple[int, bool, int], Callable[[], None]] = {}
         self.graphs = Graphs(kind.device, on_current=True)
-        self.lane = Lane(kind.device, is_first=True)
+        self.lane = Lane(kind.device)
         self.turn = Lock()
 
-    def scan(self, state: FastState, inputs: Unshaped, norms: Tensor) -> tuple[Tensor, FastState]:
-        """Chunk by chunk, as `fast_weights.scan`; the new state lies elsewhere."""
-        batch, heads, _, dim = self.sides[0].tokens.key.shape
-        out = inputs.fast.new_empty(batch, heads, inputs.length, dim)
-        steps, filled = self._steps(state.num_tokens, inputs.length)
+    def scan(
+        self, state: FastState, inputs: Unshaped, norms: Tensor, place: Room
+    ) -> tuple[Tensor, FastState]:
+        """Chunk by chunk, as `fast_weights.scan`; all results lie in `place`."""
+        out, chunk = place.out, self.rule.chunk_size
+        start, filled = 0, state.num_tokens
         with self.turn:
-            is_laid = self.lane.run(partial(self._lay, inputs, steps[0]))
-            self._lay_state(state, norms)
-            is_read = [is_laid, is_laid]  # the rounded weights of a side, by all who will
-            for step, following in zip(steps, (*steps[1:], None), strict=True):
-                is_laid()
-                if following is not None:  # on the other side, while this one is worked on
-                    is_laid = self.lane.run(partial(self._lay, inputs, following))
-                if step.writes:
-                    is_read[step.side]()
-                self._do(step)
-                is_read[step.side] = self.lane.run(partial(self._read, inputs, step, out))
-            new = self._taken(state, filled, any(step.writes for step in steps))
-            is_read[steps[-1].side]()
+            self._lay(state, norms)
+            are_read = self.lane.run(
+                partial(mixing.prepare_queries, out, inputs.fast, inputs.rope, inputs.eps)
+            )
+            before = are_read  # the rounded weights that the next write replaces are read no more
+            while start < inputs.length:
+                writes = filled == chunk
+                if writes:
+                    filled, self.low = 0, 1 - self.low
+                    before()
+                    before = are_read
+                stop = min(inputs.length, start + chunk - filled)
+                self._step(inputs, start, stop, writes)
+                rows = out[:, :, start:stop]
+                are_read = self.lane.run(partial(kernels.read, self.lows[self.low], rows, rows))
+                filled, start = filled + stop - start, stop
+            new = self._taken(place, filled)
+            are_read()
             return out, new
 
-    def _steps(self, filled: int, length: int) -> tuple[list[_Step], int]:
-        """How so many tokens follow those of an open chunk; and how many the last chunk has then."""
-        steps, start, side, chunk = list[_Step](), 0, 0, self.rule.chunk_size
-        while start < length:
-            writes = filled == chunk
-            if writes:
-                filled, side = 0, 1 - side
-            stop = min(length, start + chunk - filled)
-            size = next(size for size in self.sizes if size >= stop - start)
-            steps.append(_Step(start, stop, size, writes, side))
-            filled, start = filled + stop - start, stop
-        return steps, filled
-
-    def _lay_state(self, state: FastState, norms: Tensor) -> None:
+    def _lay(self, state: FastState, norms: Tensor) -> None:
         """Put a layer's state on the desk; what it has not yet is zero, which changes no sum."""
         pairs = [(self.weights, kernels.joined(state.weights))]
         for to, parts in ((self.write, state.momentum), (self.sums, state.gradient)):
@@ -193,59 +188,49 @@ class Desk:
         if self.total is not None:
             pairs.append((self.total, kernels.joined(state.master or state.weights)))
         torch._foreach_copy_([to for to, _ in pairs], [x for _, x in pairs])
-        self.sides[0].low.copy_(self.weights)
+        self.lows[self.low].copy_(self.weights)
         self.norms.copy_(norms)
         if state.beta_sum is None:
             self.beta.zero_()
         else:
             self.beta.copy_(state.beta_sum)
 
-    def _lay(self, inputs: Unshaped, step: _Step) -> None:
-        """Put a step's tokens on their side, in place of those before."""
-        _, rows, lr, momentum = self.sides[step.side]
-        start, stop = step.start, step.stop
-        rates = inputs.lr[:, :, start:stop], inputs.momentum[:, :, start:stop]
+    def _step(self, inputs: Unshaped, start: int, stop: int, writes: bool) -> None:
+        """Lay tokens on the desk, in place of those before, and do the work."""
+        count = stop - start
+        size = next(size for size in self.sizes if size >= count)
         fast, rope = inputs.fast[:, start:stop], inputs.rope[:, start:stop]
-        mixing.lay(fast, rope, rates, (rows, lr, momentum), step.size, inputs.eps)
-
-    def _read(self, inputs: Unshaped, step: _Step, out: Tensor) -> None:
-        """What the queries of a step's tokens read, [B, H, L, D] of `out`."""
-        rows = out[:, :, step.start : step.stop]
-        fast, rope = inputs.fast[:, step.start : step.stop], inputs.rope[:, step.start : step.stop]
-        mixing.prepare_queries(rows, fast, rope, inputs.eps)
-        kernels.read(self.sides[step.side].low, rows, rows)
-
-    def _do(self, step: _Step) -> None:
-        """The work on what lies on the desk, replayed."""
-        key = (step.size, step.writes, step.side)
+        rates = inputs.lr[:, :, start:stop], inputs.momentum[:, :, start:stop]
+        to = self.rows, self.tokens.lr, self.tokens.momentum
+        mixing.lay(fast, rope, rates, to, size, inputs.eps)
+        key = (size, writes, self.low)
         if key not in self.known:
             self.known[key] = self.graphs.capture(lambda: self._work(*key))
         self.known[key]()
 
-    def _work(self, size: int, writes: bool, side: int) -> None:
-        """A step as kernels: all they read and make lies on the desk."""
-        low, tokens = self.sides[side].low, self.sides[side].tokens.cut(size)
+    def _work(self, size: int, writes: bool, which: int) -> None:
+        """A step as kernels: all they read and make lies on the desk; `which` rounded weights are the current ones."""
+        tokens, low = self.tokens.cut(size), self.lows[which]
         if writes:
             past = FastWeights(*self.write.unbind(2))
             base = FastWeights(*(self.weights if self.total is None else self.total).unbind(2))
             places = (self.write, self.weights, self.total, low)
             into = kernels.Into(low.dtype, ROW_EPS, *places)
             kernels.write(self.sums, past, self.beta, base, self.rule, self.norms, into)
-        # In a row: a graph of several branches costs more to launch than they save (measured).
         kernels.add(low, tokens, None if writes else self.sums, self.sums)
         kernels.add_momentum(tokens.momentum, None if writes else self.beta, self.beta)
 
-    def _taken(self, past: FastState, filled: int, has_written: bool) -> FastState:
+    def _taken(self, place: Room, filled: int) -> FastState:
         """The state on the desk, copied off it."""
-        wanted = [self.weights, self.sums]
-        has_momentum = self.rule.use_momentum and (has_written or past.momentum is not None)
-        has_master = self.total is not None and (has_written or past.master is not None)
-        wanted += [self.write] if has_momentum else []
-        wanted += [self.total] if has_master else []  # type: ignore[list-item]
-        copies = [torch.empty_like(x) for x in wanted]
-        torch._foreach_copy_(copies, wanted)
-        parts = [FastWeights(*x.unbind(2)) for x in copies]
-        weights, sums = parts[:2]
-        momentum = parts[2] if has_momentum else None
-        master = parts[-1] if has_master else None
-        return FastState(weights, master, momentum, sums, self.beta.clone(), filled)
+        pairs = [(place.weights, self.weights), (place.sums, self.sums), (place.beta, self.beta)]
+        pairs += [] if place.write is None else [(place.write, self.write)]
+        pairs += [] if place.total is None or self.total is None else [(place.total, self.total)]
+        torch._foreach_copy_([to for to, _ in pairs], [x for _, x in pairs])
+        return FastState(
+            FastWeights(*place.weights.unbind(2)),
+            None if place.total is None else FastWeights(*place.total.unbind(2)),
+            None if place.write is None else FastWeights(*place.write.unbind(2)),
+            FastWeights(*place.sums.unbind(2)),
+            place.beta,
+            filled,
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -221,15 +221,20 @@ class TTTAttention(Attention):
         `tokens.fast` is convolved already. Returns [B, L, D] and the state with its window and fast
         weights advanced (`held` and `context` are the caller's).
         """
-        gate, box = tokens.gate, [tokens]
+        gate, box, length = tokens.gate, [tokens], tokens.query.shape[2]
+        is_beside, place = beside.applies(rope, length), None
+        if is_beside and self._is_for_desk(tokens.fast, state.fast, branches, keep_state):
+            past = cast(fw.FastState, state.fast)
+            place = fast_desk.room(past, tokens.fast, length, self.rule(tokens.fast.dtype))
 
         def attend() -> tuple[Tensor, Any]:
             return self._through_window(*tokens[:3], state.window, branches, tokens.room)
 
         def write() -> tuple[Tensor, Any]:
-            return self._read_and_write(box.pop(), rope, state.fast, branches, keep_state)
+            fast = state.fast
+            return self._read_and_write(box.pop(), rope, fast, branches, keep_state, place)
 
-        if beside.applies(rope, tokens.query.shape[2]):
+        if is_beside:
             (attended, window), (read, fast) = beside.both(attend, write, rope.device)
             del tokens
         else:
@@ -246,13 +251,16 @@ class TTTAttention(Attention):
         state: fw.FastState | fw.BriefState,
         branches: int,
         keep_state: bool,
+        place: fast_desk.Room | None = None,
     ) -> tuple[Tensor, Any]:
         rule = self.rule(tokens.fast.dtype)
         is_wide = branches == 1 and commit.applies(tokens.fast, rule, state.weights.gate.shape)
-        if is_wide and keep_state and isinstance(state, fw.FastState) and fast_desk.applies(rope):
+        at_desk = self._is_for_desk(tokens.fast, state, branches, keep_state)
+        if at_desk and fast_desk.applies(rope):
             lr, momentum = _rates_of_heads(tokens)
             coming = fast_desk.Unshaped(tokens.fast, rope, lr, momentum, UNIT_EPS)
-            return fast_desk.scan(state, coming, self._row_norms(), rule)
+            past = cast(fw.FastState, state)
+            return fast_desk.scan(past, coming, self._row_norms(), rule, place)
         inputs = self.fast_inputs(tokens, rope)
         del tokens
         if is_wide:
@@ -261,6 +269,12 @@ class TTTAttention(Attention):
         if branches == 1:
             return fw.scan(state, inputs, initial, rule, keep_state=keep_state)
         return fw.read_branches(state, inputs, initial, rule, branches), state
+
+    def _is_for_desk(self, fast: Tensor, state: Any, branches: int, keep_state: bool) -> bool:
+        """Long pieces of a stream that goes on are worked on at the desk (see `fast_desk`)."""
+        if branches > 1 or not keep_state or not isinstance(state, fw.FastState):
+            return False
+        return commit.applies(fast, self.rule(fast.dtype), state.weights.gate.shape)
 
     def _row_norms(self) -> Tensor:
         """Norms of the trained fast weights' rows, [heads, 3, F] float32."""

@@ -31,6 +31,13 @@ def desk(norm: str = "post", momentum: bool = True) -> fast_desk.Desk:
     return fast_desk.Desk(fast_desk._kind(coming(1), rule))
 
 
+def room(
+    state: FastState, length: int, norm: str = "post", momentum: bool = True
+) -> fast_desk.Room:
+    rule = replace(RULE, norm_placement=norm, use_momentum=momentum)
+    return fast_desk.room(state, torch.zeros(1), length, rule)
+
+
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("is_new", [False, True])
 def test_a_state_comes_off_the_desk_as_it_was_laid(norm: str, is_new: bool) -> None:
@@ -38,8 +45,8 @@ def test_a_state_comes_off_the_desk_as_it_was_laid(norm: str, is_new: bool) -> N
     past = None if is_new else weights()
     state = FastState(weights(), master, past, weights(), torch.rand(1, 2), 7)
     where = desk(norm)
-    where._lay_state(state, torch.ones(2, 3, 4))
-    found = where._taken(state, 7, has_written=False)
+    where._lay(state, torch.ones(2, 3, 4))
+    found = where._taken(room(state, 1, norm), 7)
     assert same_bits(found, state) and found.num_tokens == 7
     theirs = {x.data_ptr() for x in tensors(state)}
     assert not theirs & {x.data_ptr() for x in tensors(found)}
@@ -48,14 +55,17 @@ def test_a_state_comes_off_the_desk_as_it_was_laid(norm: str, is_new: bool) -> N
 def test_what_a_new_stream_has_not_is_zero_on_the_desk() -> None:
     where = desk("pre")
     full = FastState(weights(), weights(), weights(), weights(), torch.rand(1, 2), 7)
-    where._lay_state(full, torch.ones(2, 3, 4))
+    where._lay(full, torch.ones(2, 3, 4))
     first = FastState(weights(), None, None, None, None, 0)
-    where._lay_state(first, torch.ones(2, 3, 4))
+    where._lay(first, torch.ones(2, 3, 4))
     assert not where.write.any() and not where.sums.any() and not where.beta.any()
     assert where.total is not None and torch.equal(where.total, where.weights)
-    found = where._taken(first, 3, has_written=True)
+    found = where._taken(room(first, 11, "pre"), 3)  # the chunk of ten was written
     assert found.momentum is not None and found.master is not None
-    assert desk(momentum=False)._taken(first, 3, has_written=True).momentum is None
+    unwritten = where._taken(room(first, 10, "pre"), 3)
+    assert unwritten.momentum is None and unwritten.master is None
+    place = room(first, 11, momentum=False)
+    assert desk(momentum=False)._taken(place, 3).momentum is None
 
 
 def test_steps_are_of_few_sizes_and_what_is_missing_writes_nothing(
@@ -87,17 +97,17 @@ def test_steps_are_of_few_sizes_and_what_is_missing_writes_nothing(
     monkeypatch.setattr(
         fast_desk.kernels, "read", lambda low, x, out: read.append((low, out.add_(1).shape[2]))
     )
-    out, _ = where.scan(state, given, torch.ones(2, 3, 4))
-    assert done == [(4, False, 0), (10, True, 1), (7, True, 0)]
+    first = where.low
+    place = room(state, given.length)
+    out, new = where.scan(state, given, torch.ones(2, 3, 4), place)
+    assert out is place.out and new.num_tokens == 6
+    assert done == [(4, False, first), (10, True, 1 - first), (7, True, first)]
     assert torch.equal(out, rows(given.fast)[0] + 1)
     assert [count for _, count in read] == [4, 10, 6]
-    assert [low.data_ptr() for low, _ in read] == [where.sides[s[2]].low.data_ptr() for s in done]
-    for side, start, count in ((1, 4, 10), (0, 14, 6)):
-        tokens, part = where.sides[side].tokens, slice(start, start + count)
-        assert torch.equal(tokens.key[:, :, :count], keys[:, :, part])
-        assert torch.equal(tokens.lr[:, :, :count], given.lr[:, :, part])
-        assert torch.equal(tokens.momentum[:, :, :count], given.momentum[:, :, part])
-    assert not tokens.lr[:, :, 6:7].any() and not tokens.momentum[:, :, 6:7].any()
+    assert [low.data_ptr() for low, _ in read] == [where.lows[s[2]].data_ptr() for s in done]
+    assert torch.equal(where.tokens.key[:, :, :6], keys[:, :, 14:])
+    assert torch.equal(where.tokens.lr[:, :, :6], given.lr[:, :, 14:])
+    assert not where.tokens.lr[:, :, 6:7].any() and not where.tokens.momentum[:, :, 6:7].any()
 
 
 def test_a_cpu_has_no_desk() -> None:

@@ -135,7 +135,9 @@ def _at_desk(
                 rates = lr[:, :, start:stop], momentum[:, :, start:stop]
                 parts = fast[:, start:stop], rope[:, start:stop]
                 coming = fast_desk.Unshaped(*parts, *rates, 1e-5)
-                found, state = fast_desk.scan(state, coming, norms, rule)
+                place = fast_desk.room(state, parts[0], stop - start, rule) if start else None
+                found, state = fast_desk.scan(state, coming, norms, rule, place)
+                assert place is None or found.data_ptr() == place.out.data_ptr()
                 out.append(found)
         return torch.cat(out, dim=2), *_told(state)
 
