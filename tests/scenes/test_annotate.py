@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,17 @@ def test_no_benchmark_scene_is_trained_on():
     with pytest.raises(DataError, match="never trained on"):
         annotate(REAL / "vsi_bench_arkitscenes_meta.json", excluded=benchmark_scenes())
     assert len(annotate(REAL / "vsi_bench_arkitscenes_meta.json", excluded=frozenset())) > 500
+
+
+def test_all_sources_of_the_benchmark_are_listed():
+    """As many as there are: ARKitScenes' part, and the validation splits of ScanNet v2 and ScanNet++."""
+    kinds = {"arkitscenes": r"\d{8}", "scannet": r"scene\d{4}_\d{2}", "scannetpp": r"[0-9a-f]{10}"}
+    found = {
+        name: sum(bool(re.fullmatch(form, scene)) for scene in benchmark_scenes())
+        for name, form in kinds.items()
+    }
+    assert found == {"arkitscenes": 150, "scannet": 312, "scannetpp": 50}
+    assert len(benchmark_scenes()) == sum(found.values())
 
 
 def test_video_names_and_lists():
