@@ -7,7 +7,8 @@ import torch
 
 from spatial_ttt.model import beside
 from tests.model.kernels.checks import run
-from tests.model.streams import model_of, push, random_stream, same_bits, video
+from tests.model.streams import model_of, push, random_stream, relative, same_bits, video
+from tests.model.test_steady_answer import wide_model
 
 
 def test_a_cpu_has_no_second_stream() -> None:
@@ -31,6 +32,23 @@ def test_a_second_stream_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None
             assert same_bits(push(model, stream, cuts), expected)
     finally:
         model.cpu()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@torch.no_grad()
+def test_a_desk_beside_says_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide fast weights, whose results lie in the first stream's memory while two others work on them."""
+    model = wide_model("cuda")
+    stream = random_stream(model, video((2, 3), 600)).to("cuda")
+    cuts = (1500, 2000, 4100)
+    monkeypatch.setattr(beside, "LEAST_TOKENS", 1 << 30)
+    plain, _ = push(model, stream, cuts)
+    monkeypatch.setattr(beside, "LEAST_TOKENS", 1)
+    first = push(model, stream, cuts)
+    assert relative(first[0].float(), plain.float()) <= 0.05  # bfloat16's noise over four layers
+    for _ in range(5):
+        assert same_bits(push(model, stream, cuts), first)
 
 
 @pytest.mark.gpu
