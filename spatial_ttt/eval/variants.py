@@ -17,7 +17,7 @@ from spatial_ttt.model import fast_weights as fw
 from spatial_ttt.model.anchor import Attention
 from spatial_ttt.model.attention import attend
 from spatial_ttt.model.kv_cache import KVCache, append
-from spatial_ttt.model.layers import rotate
+from spatial_ttt.model.layers import rotate, taken
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import Projected
 from spatial_ttt.model.ttt import TTTAttention
@@ -74,7 +74,12 @@ def _reader(attention: TTTAttention) -> Callable[..., tuple[Tensor, fw.FastState
     """
 
     def read_initial(
-        tokens: Projected, rope: Tensor, state: fw.FastState, branches: int, keep_state: bool
+        tokens: Projected,
+        rope: Tensor,
+        state: fw.FastState,
+        branches: int,
+        keep_state: bool,
+        place: object = None,
     ) -> tuple[Tensor, fw.FastState]:
         return fw.apply(state.weights, attention.fast_inputs(tokens, rope).query), state
 
@@ -85,12 +90,13 @@ def _windowed(attention: Attention, window: int) -> Callable[..., tuple[Tensor, 
     """An anchor that sees no further back than a TTT layer's window."""
 
     def attend_window(
-        x: Tensor,
+        x: Tensor | list[Tensor],
         rope: Tensor,
         cache: KVCache | None,
         branches: int = 1,
         wanted: int | None = None,
     ) -> tuple[Tensor, KVCache]:
+        x = taken(x)
         q, k, v = (t.transpose(1, 2) for t in attention.normed(attention.project(x)))
         cache = append(cache, rotate(k, rope), v)
         keys, values = cache.past

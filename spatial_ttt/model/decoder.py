@@ -34,15 +34,8 @@ from spatial_ttt.model.state import (
 from spatial_ttt.model.ttt import TTTAttention
 
 
-def feed_forward(
-    norm: RMSNorm, mlp: MLP, hidden: Tensor | list[Tensor], mixed: Tensor | list[Tensor]
-) -> Tensor:
-    """Add the attention's output, then the MLP's; [B, L, D] each. Both may be given away (see `layers.taken`)."""
-    hidden, mixed = taken(hidden), taken(mixed)
-    if shaping.applies(hidden):
-        hidden, normed = shaping.add_rms_norm(hidden, mixed, norm.weight, norm.eps)
-        del mixed  # as large as what the MLP makes
-        return mlp.add_to(hidden, normed)
+def feed_forward(norm: RMSNorm, mlp: MLP, hidden: Tensor, mixed: Tensor) -> Tensor:
+    """Add the attention's output, then the MLP's; [B, L, D] each."""
     hidden = hidden + mixed
     out: Tensor = hidden + mlp(norm(hidden))
     return out
@@ -58,8 +51,13 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(text.hidden_size, text.rms_norm_eps)
 
     def feed_forward(self, hidden: Tensor | list[Tensor], mixed: Tensor | list[Tensor]) -> Tensor:
-        """Add the attention's output, then the MLP's; [B, L, D] each. Both may be given away."""
-        return feed_forward(self.post_attention_layernorm, self.mlp, hidden, mixed)
+        """Add the attention's output, then the MLP's; [B, L, D] each, which may be given away (see `layers.taken`)."""
+        norm, hidden, mixed = self.post_attention_layernorm, taken(hidden), taken(mixed)
+        if not shaping.applies(hidden):
+            return feed_forward(norm, self.mlp, hidden, mixed)
+        hidden, normed = shaping.add_rms_norm(hidden, mixed, norm.weight, norm.eps)
+        del mixed  # as large as what the MLP makes
+        return self.mlp.add_to(hidden, normed)
 
     def finish(self, tokens: Tokens | list[Tokens], mixed: Tensor | list[Tensor]) -> Tokens:
         """Residuals, MLP, and the DeepStack features due after this layer. Both may be given away."""

@@ -26,7 +26,13 @@ class _AuthorsMemory:
         self.pending: fw.FastInputs | None = None
 
     def __call__(
-        self, tokens: Projected, rope: Tensor, state: fw.FastState, branches: int, keep_state: bool
+        self,
+        tokens: Projected,
+        rope: Tensor,
+        state: fw.FastState,
+        branches: int,
+        keep_state: bool,
+        place: object = None,
     ) -> tuple[Tensor, fw.FastState]:
         inputs = self.layer.fast_inputs(tokens, rope)
         initial, config = self.layer.fast_weights.initial(), self.layer.config
