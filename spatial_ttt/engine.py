@@ -91,9 +91,8 @@ class _TrainedParts:
         self.shape = compiled(_shape)
         self.block = compiled(vision_block)
 
-        def run_feed_forward(layer: DecoderLayer, hidden: Any, mixed: Any) -> Any:
-            given = taken(hidden), taken(mixed)
-            return compiled_feed_forward(layer.post_attention_layernorm, layer.mlp, *given)
+        def run_feed_forward(layer: DecoderLayer, hidden: Tensor, mixed: Tensor) -> Any:
+            return compiled_feed_forward(layer.post_attention_layernorm, layer.mlp, hidden, mixed)
 
         def run_norm(norm: RMSNorm, x: Tensor) -> Any:
             return compiled_norm(x, norm.weight, norm.eps)
@@ -114,7 +113,7 @@ def _trained(plain: Function, compiled: Function) -> Function:
     def run(*arguments: Any) -> Any:
         if not torch.is_grad_enabled():
             return plain(*arguments)
-        return compiled(*(_unlinked(x) for x in arguments))
+        return compiled(*(_unlinked(taken(x)) for x in arguments))
 
     return run
 
