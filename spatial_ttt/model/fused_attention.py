@@ -92,15 +92,16 @@ def _merged(q: Tensor, parts: Iterator[Part]) -> Tensor:
     out, lse = next(parts)()
     total, lse = out[:, :, :length].float().contiguous(), lse[..., :length].contiguous()
     del out
-    done = q.new_empty(batch, length, heads, dim).transpose(1, 2)
     part: Part | None = next(parts)
+    done = None
     while part:
-        following = next(parts, None)
         other, other_lse = part()
-        to = None if following else done
-        merging_triton.merge(total, lse, other, other_lse.contiguous(), to)
+        part = None  # its keys may be copies: they go before the next part's are made
+        part = next(parts, None)
+        done = None if part else q.new_empty(batch, length, heads, dim).transpose(1, 2)
+        merging_triton.merge(total, lse, other, other_lse.contiguous(), done)
         del other, other_lse
-        part = following
+    assert done is not None  # the last part's
     return done
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from functools import partial
+
 import pytest
 import torch
 
@@ -35,6 +38,36 @@ def test_parts_of_the_past_merge_into_the_whole(monkeypatch):
         )
         <= 1e-12
     )
+
+
+def test_parts_are_merged_one_by_one_and_let_go(monkeypatch):
+    """As on a GPU; and no part's keys are copied while another's are there."""
+    pytest.importorskip("triton")
+    from spatial_ttt.model.kernels import merging_triton
+
+    def merge(total, lse, other, other_lse, done):
+        found, together = fused._merge(total, lse, other[:, :, : lse.shape[2]], other_lse)
+        total.copy_(found), lse.copy_(together)
+        if done is not None:
+            done.copy_(found)
+
+    monkeypatch.setattr(merging_triton, "merge", merge)
+    q, k, v = heads(5, 2), heads(17, 2, seed=1), heads(17, 2, seed=2)
+    there: list[weakref.ref] = []
+
+    def parts():
+        for a, b in ((12, 17), (0, 6), (6, 7), (7, 12)):
+            assert all(copied() is None for copied in there)
+            keys = k[:, :, a:b].clone()
+            there.append(weakref.ref(keys))
+            run = partial(part, q, keys, v[:, :, a:b], causal=a == 12)
+            del keys
+            yield run
+            del run
+
+    out = fused._merged(q, parts())
+    assert relative(out, by_loops(q, k, v, None)) <= 1e-6 and len(there) == 4
+    assert out.transpose(1, 2).is_contiguous()
 
 
 @torch.no_grad()
