@@ -197,10 +197,14 @@ def slice_tokens(tokens: Tokens, start: int, stop: int, layout: Layout) -> Token
 
 
 def last_tokens(tokens: Tokens, count: int) -> Tokens:
-    """The last `count` of them, or all where there are fewer."""
+    """The last `count` of them, or all where there are fewer; few keep no others' memory."""
     length = tokens.length
     start = max(0, length - count)
-    return slice_tokens(tokens, start, length, cut(tokens.layout, start, length))
+    found = slice_tokens(tokens, start, length, cut(tokens.layout, start, length))
+    if not start:
+        return found
+    deepstack = None if found.deepstack is None else found.deepstack.clone()
+    return Tokens(found.hidden.clone(), found.rope.clone(), deepstack, found.layout)
 
 
 def storage_bytes(parts: Iterable[Tensor]) -> int:

@@ -10,6 +10,7 @@ from spatial_ttt.model.state import (
     DecoderState,
     Tokens,
     cat_tokens,
+    last_tokens,
     layer_bytes,
     own,
     slice_tokens,
@@ -34,6 +35,18 @@ def test_joining_fills_missing_features_with_zeros():
     )
     assert other_way.deepstack[0, 0, :, 0].tolist() == [1, 1, 0, 0, 0]
     assert cat_tokens(tokens(1, (text(1),)), tokens(1, (text(1),)), (text(2),)).deepstack is None
+
+
+def test_the_last_tokens_keep_no_others():
+    """A whole piece's would stay in memory for as long as somebody holds its last token."""
+    whole = tokens(50, (text(50),), torch.ones(1, 1, 50, 2))
+    for count in (0, 3):
+        last = last_tokens(whole, count)
+        assert last.length == count and last.layout == ((text(3),) if count else ())
+        assert torch.equal(last.hidden, whole.hidden[:, 50 - count :])
+        for x in tensors(last):
+            assert x.untyped_storage().nbytes() <= 4 * x.numel()
+    assert last_tokens(whole, 60).hidden.data_ptr() == whole.hidden.data_ptr()
 
 
 def test_slicing():
