@@ -51,12 +51,7 @@ def joined(parts: Any) -> Tensor:
 
 def rounded(weights: Any, dtype: torch.dtype) -> Tensor:
     """The weights as products read them, [B, H, 3, D, D]; those that are rounded already as they lie."""
-    if weights[0].dtype == dtype:
-        return joined(weights)
-    low = room(weights[0], dtype)
-    for kind, weight in enumerate(weights):
-        low[:, :, kind] = weight
-    return low
+    return joined(weights).to(dtype)
 
 
 def read(low: Tensor, query: Tensor, out: Tensor | None = None) -> Tensor:
