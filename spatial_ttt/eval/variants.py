@@ -74,12 +74,7 @@ def _reader(attention: TTTAttention) -> Callable[..., tuple[Tensor, fw.FastState
     """
 
     def read_initial(
-        tokens: Projected,
-        rope: Tensor,
-        state: fw.FastState,
-        branches: int,
-        keep_state: bool,
-        place: object = None,
+        tokens: Projected, rope: Tensor, state: fw.FastState, *_: object
     ) -> tuple[Tensor, fw.FastState]:
         return fw.apply(state.weights, attention.fast_inputs(tokens, rope).query), state
 

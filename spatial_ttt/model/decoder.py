@@ -62,7 +62,7 @@ class DecoderLayer(nn.Module):
     def finish(self, tokens: Tokens | list[Tokens], mixed: Tensor | list[Tensor]) -> Tokens:
         """Residuals, MLP, and the DeepStack features due after this layer. Both may be given away."""
         before, rope, deepstack, layout = taken(tokens)
-        box, mixed = [before], [taken(mixed)]
+        box = [before]
         del before
         hidden = self.feed_forward(box, mixed)
         if deepstack is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache, partial
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,12 +65,12 @@ class _Laid(NamedTuple):
         return _Laid(*(x[:, :, :count] for x in self))
 
 
-def applies(query: Tensor) -> bool:
-    """Here work may be captured: on a CUDA stream but the default one, where long pieces go (`model.beside`)."""
-    if query.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
-        return False
-    current = torch.cuda.current_stream(query.device)
-    return current != torch.cuda.default_stream(query.device)
+def applies(fast: Tensor, state: Any, rule: TTTConfig) -> bool:
+    """Tokens [B, L, 3 * H * D] may be worked on here: on a stream that goes on, where the kernels of wide heads run.
+
+    Then make `room` for them and scan on a stream where work may be captured: not the default one (`model.beside`).
+    """
+    return isinstance(state, FastState) and kernels.applies(fast, rule, state.weights.gate.shape)
 
 
 class Room(NamedTuple):
@@ -101,10 +101,9 @@ def room(state: FastState, like: Tensor, length: int, rule: TTTConfig) -> Room:
 
 
 def scan(
-    state: FastState, inputs: Unshaped, norms: Tensor, rule: TTTConfig, place: Room | None = None
+    state: FastState, inputs: Unshaped, norms: Tensor, rule: TTTConfig, place: Room
 ) -> tuple[Tensor, FastState]:
-    """As `fast_stream.scan`, at the desk of the current stream; its results lie in `place`, or in fresh memory."""
-    place = place or room(state, inputs.fast, inputs.length, rule)
+    """As `fast_stream.scan`, at the desk of the current stream; its results lie in `place`."""
     return _desk(_kind(inputs, rule)).scan(state, inputs, norms, place)
 
 

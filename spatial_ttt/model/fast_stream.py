@@ -6,7 +6,7 @@ piece adds to a chunk is added up in place once the sums are its own.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -104,7 +104,8 @@ def _commit(
     state: FastState, norms: Tensor, rule: TTTConfig, dtype: torch.dtype
 ) -> tuple[FastState, Tensor]:
     """Write the open chunk; the new state, and its weights rounded."""
-    write, weights, total, low = _written(state, norms, rule, kernels.Into(dtype, ROW_EPS))
+    into = kernels.Into(dtype, ROW_EPS)
+    write, weights, total, low = _written(state, _sums(state), norms, rule, into)
     master = None if total is None else FastWeights(*total.unbind(2))
     momentum = FastWeights(*write.unbind(2)) if rule.use_momentum else None
     return FastState(FastWeights(*weights.unbind(2)), master, momentum, None, None, 0), low
@@ -114,28 +115,29 @@ def _commit_last(
     state: FastState, norms: Tensor, rule: TTTConfig, dtype: torch.dtype, is_own: bool
 ) -> Tensor:
     """Write the open chunk; its weights rounded are all that is kept. Sums of one's own are written over."""
-    if state.gradient is None:
-        place = None
-    else:
-        place = kernels.joined(state.gradient)
-        place = place if is_own else torch.empty_like(place)
-    return _written(state, norms, rule, kernels.Into(dtype, ROW_EPS, place, place))[3]
+    sums = _sums(state)
+    place = sums if is_own else torch.empty_like(sums)
+    into = kernels.Into(dtype, ROW_EPS, place, place)
+    return _written(state, sums, norms, rule, into)[3]
 
 
-def _written(
-    state: FastState, norms: Tensor, rule: TTTConfig, into: kernels.Into
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """What `kernels.write` makes of an open chunk."""
+def _sums(state: FastState) -> Tensor:
+    """The open chunk's sums, side by side."""
     if state.gradient is None or state.beta_sum is None:
         raise SessionError(
             "the open chunk has no sums to write: its state was made for reading only"
         )
+    return kernels.joined(state.gradient)
+
+
+def _written(
+    state: FastState, sums: Tensor, norms: Tensor, rule: TTTConfig, into: kernels.Into
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """What `kernels.write` makes of an open chunk with these sums."""
     base = state.weights if state.master is None else state.master
-    sums = kernels.joined(state.gradient)
+    beta = cast(Tensor, state.beta_sum)
     # A question waits for the host: a graph instead of fifteen launches.
-    return kernels.write(
-        sums, state.momentum, state.beta_sum, base, rule, norms, into, replayed=True
-    )
+    return kernels.write(sums, state.momentum, beta, base, rule, norms, into, replayed=True)
 
 
 def _at_home(

@@ -7,7 +7,7 @@ same object. The one exception, the anchors' growing buffers, copies on write (s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -201,10 +201,7 @@ def last_tokens(tokens: Tokens, count: int) -> Tokens:
     length = tokens.length
     start = max(0, length - count)
     found = slice_tokens(tokens, start, length, cut(tokens.layout, start, length))
-    if not start:
-        return found
-    deepstack = None if found.deepstack is None else found.deepstack.clone()
-    return Tokens(found.hidden.clone(), found.rope.clone(), deepstack, found.layout)
+    return cast(Tokens, own(found)) if start else found
 
 
 def storage_bytes(parts: Iterable[Tensor]) -> int:

@@ -19,7 +19,7 @@ from spatial_ttt.model.decoder import AnchorLayer, HybridDecoder, TTTLayer
 from spatial_ttt.model.kernels.captured import Graphs
 from spatial_ttt.model.state import DecoderState, Tokens, TTTState, roomy
 from spatial_ttt.model.steady_anchor import SteadyAnchor
-from spatial_ttt.model.steady_graphs import Buffers, Moves, copy_all
+from spatial_ttt.model.steady_graphs import Buffers, Moves
 from spatial_ttt.model.steady_ttt import SteadyTTT
 
 
@@ -95,13 +95,12 @@ class SteadyDecoder:
     def export(self) -> DecoderState:
         """The stream's state, as a copy that later pieces leave alone."""
         state = self.view()
-        places: list[Tensor] = []
-        values: list[Tensor] = []
+        moves = Moves()
         layers = [
-            roomy(layer, places, values) if isinstance(layer, TTTState) else layer
+            roomy(layer, moves.places, moves.values) if isinstance(layer, TTTState) else layer
             for layer in state.layers
         ]
-        copy_all(places, values)  # side by side, too
+        moves.make()
         return state._replace(layers=tuple(layers))
 
     def own_tensors(self) -> Iterator[Tensor]:

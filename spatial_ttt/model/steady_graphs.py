@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -61,21 +62,21 @@ def copy_all(places: list[Tensor], values: list[Tensor]) -> None:
         torch._foreach_copy_([to for to, _ in group], [value for _, value in group])
 
 
+@dataclass
 class Moves:
     """Copies that are made side by side, once all are known."""
 
-    def __init__(self) -> None:
-        self._places: list[Tensor] = []
-        self._values: list[Tensor] = []
+    places: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
 
     def add(self, places: Iterable[Tensor], values: Iterable[Tensor]) -> None:
         """Copy values to their places, later."""
-        self._places.extend(places)
-        self._values.extend(values)
+        self.places.extend(places)
+        self.values.extend(values)
 
     def make(self) -> None:
         """Copy now."""
-        copy_all(self._places, self._values)
+        copy_all(self.places, self.values)
 
 
 def keep_latest(known: dict[Any, Any], key: Any, value: Any) -> None:

@@ -42,8 +42,13 @@ class SteadyTTT:
     known: dict[Any, Callable[[], Tokens] | None] = field(default_factory=dict)
 
     def load(self, state: TTTState | None, moves: Moves) -> None:
-        """Take a state over; the moves copy it home, or it is left as it is until it is settled there."""
-        self._replace(state, moves)
+        """Take a state over; the moves copy home what fits there, the rest is left as it is until it is settled.
+
+        Its shapes are looked at once, since captured steps keep them.
+        """
+        self.shapes = None if state is None else tuple(_shapes(part) for part in state)
+        self.state = None if state is None else self._settle(state, moves)
+        self.is_low_old = True
 
     def own_tensors(self) -> Iterator[Tensor]:
         """Everything the layer keeps in memory: its state, home, and what captured work reads beside it."""
@@ -86,15 +91,9 @@ class SteadyTTT:
     def _plainly(self, tokens: Tokens) -> Tokens:
         ready, new = self.layer(tokens, self.state)
         moves = Moves()
-        self._replace(cast(TTTState, new), moves)
+        self.load(cast(TTTState, new), moves)
         moves.make()
         return cast(Tokens, ready)
-
-    def _replace(self, state: TTTState | None, moves: Moves) -> None:
-        """Another state, at home as far as it fits; its shapes are looked at once, since captured steps keep them."""
-        self.shapes = None if state is None else tuple(_shapes(part) for part in state)
-        self.state = None if state is None else self._settle(state, moves)
-        self.is_low_old = True
 
     def _round_weights(self, tokens: Tokens) -> None:
         """Keep `low` true to weights that came from elsewhere; captured work keeps it so itself."""

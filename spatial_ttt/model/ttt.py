@@ -222,10 +222,10 @@ class TTTAttention(Attention):
         weights advanced (`held` and `context` are the caller's).
         """
         gate, box, length = tokens.gate, [tokens], tokens.query.shape[2]
-        is_beside, place = beside.applies(rope, length), None
-        if is_beside and self._is_for_desk(tokens.fast, state.fast, branches, keep_state):
-            past = cast(fw.FastState, state.fast)
-            place = fast_desk.room(past, tokens.fast, length, self.rule(tokens.fast.dtype))
+        is_beside, place, rule = beside.applies(rope, length), None, self.rule(tokens.fast.dtype)
+        is_plain = branches == 1 and keep_state
+        if is_beside and is_plain and fast_desk.applies(tokens.fast, state.fast, rule):
+            place = fast_desk.room(cast(fw.FastState, state.fast), tokens.fast, length, rule)
 
         def attend() -> tuple[Tensor, Any]:
             return self._through_window(*tokens[:3], state.window, branches, tokens.room)
@@ -253,28 +253,21 @@ class TTTAttention(Attention):
         keep_state: bool,
         place: fast_desk.Room | None = None,
     ) -> tuple[Tensor, Any]:
+        """What queries read [B, heads, L, D of a head], and the state after; with a `place` made at the desk."""
         rule = self.rule(tokens.fast.dtype)
-        is_wide = branches == 1 and commit.applies(tokens.fast, rule, state.weights.gate.shape)
-        at_desk = self._is_for_desk(tokens.fast, state, branches, keep_state)
-        if at_desk and fast_desk.applies(rope):
+        if place is not None:
             lr, momentum = _rates_of_heads(tokens)
             coming = fast_desk.Unshaped(tokens.fast, rope, lr, momentum, UNIT_EPS)
             past = cast(fw.FastState, state)
             return fast_desk.scan(past, coming, self._row_norms(), rule, place)
         inputs = self.fast_inputs(tokens, rope)
         del tokens
-        if is_wide:
+        if branches == 1 and commit.applies(inputs.query, rule, state.weights.gate.shape):
             return fast_stream.scan(state, inputs, self._row_norms(), rule, keep_state=keep_state)
         initial = self.fast_weights.initial()
         if branches == 1:
             return fw.scan(state, inputs, initial, rule, keep_state=keep_state)
         return fw.read_branches(state, inputs, initial, rule, branches), state
-
-    def _is_for_desk(self, fast: Tensor, state: Any, branches: int, keep_state: bool) -> bool:
-        """Long pieces of a stream that goes on are worked on at the desk (see `fast_desk`)."""
-        if branches > 1 or not keep_state or not isinstance(state, fw.FastState):
-            return False
-        return commit.applies(fast, self.rule(fast.dtype), state.weights.gate.shape)
 
     def _row_norms(self) -> Tensor:
         """Norms of the trained fast weights' rows, [heads, 3, F] float32."""

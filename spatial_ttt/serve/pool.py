@@ -76,10 +76,8 @@ class SessionPool:
 
     async def count_engine(self) -> None:
         """Set aside what the shared engine really holds by now, where that is more."""
-        if (
-            self.engine is not None
-        ):  # not on the event loop: the engine may be in the middle of a piece
-            engine = self.engine
+        engine = self.engine
+        if engine is not None:  # not on the event loop: it may be in the middle of a piece
             self.ledger.set_aside(await asyncio.to_thread(lambda: engine.num_bytes))
 
     # --- Opening ---------------------------------------------------------------------------------

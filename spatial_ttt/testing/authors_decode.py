@@ -26,13 +26,7 @@ class _AuthorsMemory:
         self.pending: fw.FastInputs | None = None
 
     def __call__(
-        self,
-        tokens: Projected,
-        rope: Tensor,
-        state: fw.FastState,
-        branches: int,
-        keep_state: bool,
-        place: object = None,
+        self, tokens: Projected, rope: Tensor, state: fw.FastState, *_: object
     ) -> tuple[Tensor, fw.FastState]:
         inputs = self.layer.fast_inputs(tokens, rope)
         initial, config = self.layer.fast_weights.initial(), self.layer.config

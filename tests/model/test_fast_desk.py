@@ -111,4 +111,5 @@ def test_steps_are_of_few_sizes_and_what_is_missing_writes_nothing(
 
 
 def test_a_cpu_has_no_desk() -> None:
-    assert not fast_desk.applies(coming(1).fast)
+    state = FastState(weights(), None, None, None, None, 0)
+    assert not fast_desk.applies(coming(1).fast, state, RULE)

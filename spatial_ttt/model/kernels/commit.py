@@ -71,7 +71,7 @@ def add(low: Tensor, tokens: Any, past: Tensor | None, out: Tensor | None = None
     shape = tokens.key.shape[:2]
     both = _product(tokens.key, _both(low).mT).unflatten(0, shape)
     error = _product(tokens.value, low[:, :, 2]).unflatten(0, shape)
-    both, down = kernels.write_factors(both, error, tokens.lr, in_place=True)
+    both, down = kernels.write_factors(both, error, tokens.lr)
     out = room(low[:, :, 0], torch.float32) if out is None else out
     if past is not None and past.data_ptr() != out.data_ptr():
         out.copy_(past)

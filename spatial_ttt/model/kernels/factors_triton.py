@@ -4,7 +4,6 @@
 # Kernels are Triton's language, which has no types of Python's.
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -37,19 +36,16 @@ def _write_factors(
     tl.store(d_down + at, (silu * y * lr_down).to(dtype), mask=mask)
 
 
-def write_factors(
-    both: Tensor, e: Tensor, lr: Tensor, *, in_place: bool = False
-) -> tuple[Tensor, Tensor]:
+def write_factors(both: Tensor, e: Tensor, lr: Tensor) -> tuple[Tensor, Tensor]:
     """What each token adds to the gradients besides its key or value: [B, H, L, 2 F] of gate and up, [B, H, L, F].
 
     `both` = gate k | up k [B, H, L, 2 F], e = down' v [B, H, L, F], lr [B, H, L, 3] (gate, down, up) of any strides.
-    The results may be put in their place.
+    The results are put in the place of `both` and e, which are given up.
     """
     both, e = both.contiguous(), e.contiguous()
     batch, heads, length, width = e.shape
-    d_both, d_down = (both, e) if in_place else (torch.empty_like(both), torch.empty_like(e))
     _write_factors[(batch * heads * length,)](
-        both, e, lr, d_both, d_down, heads, length, width, *lr.stride(),
+        both, e, lr, both, e, heads, length, width, *lr.stride(),
         BLOCK=triton.next_power_of_2(width), num_warps=4 if width >= 256 else 1,
     )  # fmt: skip
-    return d_both, d_down
+    return both, e

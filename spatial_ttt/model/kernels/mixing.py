@@ -28,7 +28,7 @@ def prepare(fast: Tensor, rope: Tensor, dim: int, eps: float) -> tuple[Tensor, T
 
 
 def prepare_queries(out: Tensor, fast: Tensor, rope: Tensor, eps: float) -> None:
-    """The queries of `prepare`, without gradients, into `out` [B, H, L, D], some rows of dense memory."""
+    """The queries of `prepare`, without gradients, into `out` [B, H, L, D], which is dense."""
     from spatial_ttt.model.kernels import mixing_triton as kernels
 
     kernels.prepare(fast, rope, out.shape[-1], eps, out[None])

@@ -55,16 +55,16 @@ def _prepare_part(
     tl.store(to + at, y.to(to.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["length", "room"])
+@triton.jit(do_not_specialize=["length"])
 def _prepare(
-    source, rope, out, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, size, room,
+    source, rope, out, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, size,
     TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Axis 2 of the grid counts the parts; `size` entries lie between their results."""
     part = tl.program_id(2)
     _prepare_part(
         part, out + part * size, source, rope, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l,
-        room, TOKENS, CHANNELS,
+        length, TOKENS, CHANNELS,
     )  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def prepare(
     tokens, channels = _tile(dim)
     _prepare[(batch * heads, triton.cdiv(length, tokens), out.shape[0])](
         fast, rope, out, length, heads, dim, rope.shape[-1] // 2, eps, *fast.stride()[:2], *rope.stride()[:2],
-        out[0].numel(), out.stride(-3) // dim, TOKENS=tokens, CHANNELS=channels, num_warps=4,
+        out[0].numel(), TOKENS=tokens, CHANNELS=channels, num_warps=4,
     )  # fmt: skip
     return out.unbind()
 

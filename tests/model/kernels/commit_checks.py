@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise, product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,21 +70,38 @@ def commit(device: torch.device) -> Iterator[Check]:
         limit = close if dtype == torch.float32 else AS_NEAR * _noise(inputs, rule, plain)
         name = f"{batch} x {dim} {dtype} {norm} {has_momentum}"
         yield Check(f"scan {name}", scanned, plain, inputs, limit, False)
-        yield _at_desk(inputs, rule, cuts, (plain, limit, name))
-        yield _continued(inputs, rule, cuts, (plain, limit, name))
+        told = _Case(inputs, rule, cuts, plain, limit, name)
+        yield _at_desk(told)
+        yield _continued(told)
         yield Check(f"home {name}", at_home, plain, inputs, limit, False)
 
 
-def _continued(
-    inputs: tuple[Tensor, ...],
-    rule: TTTConfig,
-    cuts: list[int],
-    wanted: tuple[Function, float, str],
-) -> Check:
+class _Case(NamedTuple):
+    """What is checked in several ways against the plain rule."""
+
+    inputs: tuple[Tensor, ...]
+    rule: TTTConfig
+    cuts: list[int]
+    plain: Function
+    limit: float
+    name: str
+
+
+def _begun(given: tuple[Tensor, ...]) -> tuple[fw.FastInputs, Tensor, fw.FastState]:
+    """Tokens, norms of the trained weights' rows, and the state before the first token."""
+    rows, initial = fw.FastInputs(*given[:5]), fw.FastWeights(*given[5])
+    return rows, _norms(given[5]), fw.initial_state(initial, rows.query.shape[0])
+
+
+def _norms(first: Tensor) -> Tensor:
+    return torch.stack([w.norm(dim=-1) for w in first], dim=1)
+
+
+def _continued(case: _Case) -> Check:
     """What a continuation reads, whose last write keeps nothing but rounded weights, and the state it began with."""
     from spatial_ttt.model import fast_stream
 
-    plain, limit, name = wanted
+    inputs, rule, cuts, plain, limit, name = case
     first = cuts[1]
 
     def read(*given: Tensor) -> tuple[Tensor, ...]:
@@ -91,9 +109,7 @@ def _continued(
         return plain(*given)[0], *plain(*begun, given[5])[1:]
 
     def continued(*given: Tensor) -> tuple[Tensor, ...]:
-        rows, initial = fw.FastInputs(*given[:5]), fw.FastWeights(*given[5])
-        norms = torch.stack([w.norm(dim=-1) for w in initial], dim=1)
-        start = fw.initial_state(initial, rows.query.shape[0])
+        rows, norms, start = _begun(given)
         out, state = fast_stream.scan(start, rows.cut(0, first), norms, rule)
         parts, brief = [out], fw.BriefState(*state, rows.length - first)
         for piece in pairwise(cuts[1:]):
@@ -104,22 +120,17 @@ def _continued(
     return Check(f"continued {name}", continued, read, inputs, limit, False)
 
 
-def _at_desk(
-    inputs: tuple[Tensor, ...],
-    rule: TTTConfig,
-    cuts: list[int],
-    wanted: tuple[Function, float, str],
-) -> Check:
-    """Queries, keys and values made on the desk, against `wanted` with those made before."""
+def _at_desk(case: _Case) -> Check:
+    """Queries, keys and values made on the desk, against the plain rule with those made before."""
     from spatial_ttt.model import fast_desk
     from spatial_ttt.model.kernels import mixing
 
-    plain, limit, name = wanted
+    inputs, rule, cuts, plain, limit, name = case
     query, lr, momentum, first = inputs[0], *inputs[3:]
     batch, heads, length, dim = query.shape
     fast = torch.randn(batch, length, 3 * heads * dim, device=query.device).to(query.dtype)
     rope = torch.randn(batch, length, dim // 2, device=query.device).to(query.dtype)
-    norms = torch.stack([w.norm(dim=-1) for w in first], dim=1)
+    norms = _norms(first)
 
     def shaped(fast: Tensor, rope: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         dtype = query.dtype if fast.dtype == torch.float64 else fast.dtype
@@ -135,9 +146,9 @@ def _at_desk(
                 rates = lr[:, :, start:stop], momentum[:, :, start:stop]
                 parts = fast[:, start:stop], rope[:, start:stop]
                 coming = fast_desk.Unshaped(*parts, *rates, 1e-5)
-                place = fast_desk.room(state, parts[0], stop - start, rule) if start else None
+                place = fast_desk.room(state, parts[0], stop - start, rule)
                 found, state = fast_desk.scan(state, coming, norms, rule, place)
-                assert place is None or found.data_ptr() == place.out.data_ptr()
+                assert found.data_ptr() == place.out.data_ptr()
                 out.append(found)
         return torch.cat(out, dim=2), *_told(state)
 
@@ -188,9 +199,7 @@ def _pieces(
     from spatial_ttt.model.kernels import commit as kernels
     from spatial_ttt.model.state import own
 
-    rows, initial = fw.FastInputs(*given[:5]), fw.FastWeights(*given[5])
-    norms = torch.stack([w.norm(dim=-1) for w in initial], dim=1)
-    state = fw.initial_state(initial, rows.query.shape[0])
+    rows, norms, state = _begun(given)
     out = []
     for start, stop in pairwise(cuts):
         piece = rows.cut(start, stop)
