@@ -40,10 +40,10 @@ class _Kind(NamedTuple):
 class Unshaped(NamedTuple):
     """Tokens whose queries, keys and values are made on the desk: silu, unit length, rotation."""
 
-    fast: Tensor  # [B, L, 3 * H * D] query, key, value after the convolution
-    rope: Tensor  # [B, L, head_dim]
-    lr: Tensor  # [B, H, L, 3], as in `FastInputs`
-    momentum: Tensor  # [B, H, L]
+    fast: Tensor  # [1, L, 3 * H * D] query, key, value after the convolution; what queries read is written over them
+    rope: Tensor  # [1, L, head_dim]
+    lr: Tensor  # [1, H, L, 3], as in `FastInputs`
+    momentum: Tensor  # [1, H, L]
     eps: float  # added to the length of queries and keys
 
     @property
@@ -66,17 +66,18 @@ class _Laid(NamedTuple):
 
 
 def applies(fast: Tensor, state: Any, rule: TTTConfig) -> bool:
-    """Tokens [B, L, 3 * H * D] may be worked on here: on a stream that goes on, where the kernels of wide heads run.
+    """Tokens [1, L, 3 * H * D] may be worked on here: on a stream that goes on, where the kernels of wide heads run.
 
     Then make `room` for them and scan on a stream where work may be captured: not the default one (`model.beside`).
     """
-    return isinstance(state, FastState) and kernels.applies(fast, rule, state.weights.gate.shape)
+    if not isinstance(state, FastState) or fast.shape[0] > 1:
+        return False
+    return kernels.applies(fast, rule, state.weights.gate.shape)
 
 
 class Room(NamedTuple):
-    """Memory for what a scan makes; the caller's, so that it is free as soon as the caller lets go of it."""
+    """Memory for the state after a scan; the caller's, so that it is free as soon as the caller lets go of it."""
 
-    out: Tensor  # [B, H, L, D] queries, then what they read
     weights: Tensor  # [B, H, 3, D, D], as all below
     sums: Tensor
     write: Tensor | None  # the momentum
@@ -84,14 +85,13 @@ class Room(NamedTuple):
     beta: Tensor  # [B, H]
 
 
-def room(state: FastState, like: Tensor, length: int, rule: TTTConfig) -> Room:
-    """Memory for a scan of so many tokens on a state; queries have the type of `like`."""
+def room(state: FastState, length: int, rule: TTTConfig) -> Room:
+    """Memory for a scan of so many tokens on a state."""
     gate, has_written = state.weights.gate, state.num_tokens + length > rule.chunk_size
     has_momentum = rule.use_momentum and (has_written or state.momentum is not None)
     has_master = rule.norm_placement == "pre" and (has_written or state.master is not None)
     weights, sums = kernels.room(gate, torch.float32), kernels.room(gate, torch.float32)
     return Room(
-        like.new_empty(*gate.shape[:2], length, gate.shape[3]),
         weights,
         sums,
         torch.empty_like(weights) if has_momentum else None,
@@ -103,7 +103,7 @@ def room(state: FastState, like: Tensor, length: int, rule: TTTConfig) -> Room:
 def scan(
     state: FastState, inputs: Unshaped, norms: Tensor, rule: TTTConfig, place: Room
 ) -> tuple[Tensor, FastState]:
-    """As `fast_stream.scan`, at the desk of the current stream; its results lie in `place`."""
+    """As `fast_stream.scan`, at the desk of the current stream; the new state lies in `place`."""
     return _desk(_kind(inputs, rule)).scan(state, inputs, norms, place)
 
 
@@ -152,13 +152,14 @@ class Desk:
     def scan(
         self, state: FastState, inputs: Unshaped, norms: Tensor, place: Room
     ) -> tuple[Tensor, FastState]:
-        """Chunk by chunk, as `fast_weights.scan`; all results lie in `place`."""
-        out, chunk = place.out, self.rule.chunk_size
+        """Chunk by chunk, as `fast_weights.scan`; the state lies in `place`, what was read among the tokens."""
+        dim, chunk = self.weights.shape[-1], self.rule.chunk_size
+        out = mixing.queries_of(inputs.fast, dim)
         start, filled = 0, state.num_tokens
         with self.turn:
             self._lay(state, norms)
             are_read = self.lane.run(
-                partial(mixing.prepare_queries, out, inputs.fast, inputs.rope, inputs.eps)
+                partial(mixing.prepare_queries, inputs.fast, inputs.rope, dim, inputs.eps)
             )
             before = are_read  # the rounded weights that the next write replaces are read no more
             while start < inputs.length:

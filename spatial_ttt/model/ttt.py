@@ -225,7 +225,7 @@ class TTTAttention(Attention):
         is_beside, place, rule = beside.applies(rope, length), None, self.rule(tokens.fast.dtype)
         is_plain = branches == 1 and keep_state
         if is_beside and is_plain and fast_desk.applies(tokens.fast, state.fast, rule):
-            place = fast_desk.room(cast(fw.FastState, state.fast), tokens.fast, length, rule)
+            place = fast_desk.room(cast(fw.FastState, state.fast), length, rule)
 
         def attend() -> tuple[Tensor, Any]:
             return self._through_window(*tokens[:3], state.window, branches, tokens.room)

@@ -35,7 +35,7 @@ def room(
     state: FastState, length: int, norm: str = "post", momentum: bool = True
 ) -> fast_desk.Room:
     rule = replace(RULE, norm_placement=norm, use_momentum=momentum)
-    return fast_desk.room(state, torch.zeros(1), length, rule)
+    return fast_desk.room(state, length, rule)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -89,8 +89,9 @@ def test_steps_are_of_few_sizes_and_what_is_missing_writes_nothing(
             place.narrow(at, 0, count).zero_()
             place.narrow(at, 0, fast.shape[1]).copy_(x)
 
-    def prepare_queries(out: torch.Tensor, fast: torch.Tensor, *_: object) -> None:
-        out.copy_(rows(fast)[0])
+    def prepare_queries(fast: torch.Tensor, _: object, dim: int, eps: float) -> None:
+        assert dim == 4 and eps == 0
+        fast[..., :8].neg_()
 
     monkeypatch.setattr(fast_desk.mixing, "lay", lay)
     monkeypatch.setattr(fast_desk.mixing, "prepare_queries", prepare_queries)
@@ -98,11 +99,12 @@ def test_steps_are_of_few_sizes_and_what_is_missing_writes_nothing(
         fast_desk.kernels, "read", lambda low, x, out: read.append((low, out.add_(1).shape[2]))
     )
     first = where.low
-    place = room(state, given.length)
-    out, new = where.scan(state, given, torch.ones(2, 3, 4), place)
-    assert out is place.out and new.num_tokens == 6
+    before = given.fast.clone()
+    out, new = where.scan(state, given, torch.ones(2, 3, 4), room(state, given.length))
+    assert out.data_ptr() == given.fast.data_ptr() and new.num_tokens == 6
     assert done == [(4, False, first), (10, True, 1 - first), (7, True, first)]
-    assert torch.equal(out, rows(given.fast)[0] + 1)
+    assert torch.equal(out, 1 - rows(before)[0])
+    assert torch.equal(given.fast[..., 8:], before[..., 8:])
     assert [count for _, count in read] == [4, 10, 6]
     assert [low.data_ptr() for low, _ in read] == [where.lows[s[2]].data_ptr() for s in done]
     assert torch.equal(where.tokens.key[:, :, :6], keys[:, :, 14:])
@@ -113,3 +115,11 @@ def test_steps_are_of_few_sizes_and_what_is_missing_writes_nothing(
 def test_a_cpu_has_no_desk() -> None:
     state = FastState(weights(), None, None, None, None, 0)
     assert not fast_desk.applies(coming(1).fast, state, RULE)
+
+
+def test_a_desk_is_for_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast_desk.kernels, "applies", lambda *_: True)
+    state = FastState(weights(), None, None, None, None, 0)
+    fast = coming(1).fast
+    assert fast_desk.applies(fast, state, RULE)
+    assert not fast_desk.applies(fast.expand(2, -1, -1), state, RULE)

@@ -34,10 +34,10 @@ def _turn(token, channel, inside, rope, half, stride_l):
 
 @triton.jit
 def _prepare_part(
-    part, to, source, rope, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, room,
+    part, to, source, rope, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, to_b, to_h, to_l,
     TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Query, key or value (part 0, 1, 2) of some tokens of one head; at `to` a head has room for `room` tokens."""
+    """Query, key or value (part 0, 1, 2) of some tokens of one head; `to` may be where they come from."""
     row = tl.program_id(0).to(tl.int64)
     batch, head = row // heads, row % heads
     token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
@@ -51,20 +51,21 @@ def _prepare_part(
         other = tl.load(base + partner[None, :], mask=inside, other=0.0).to(tl.float32)
         scale = 1.0 / (tl.sqrt(tl.sum(y * y, axis=1)) + eps)
         y = (y * cos + other * tl.sigmoid(other) * sin) * scale[:, None]
-    at = (row * room + token)[:, None] * dim + channel[None, :]
+    at = batch * to_b + head * to_h + token[:, None] * to_l + channel[None, :]
+    tl.debug_barrier()  # partners have been read
     tl.store(to + at, y.to(to.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["length"])
 def _prepare(
-    source, rope, out, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, size,
+    source, rope, out, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, size, to_b, to_h, to_l,
     TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Axis 2 of the grid counts the parts; `size` entries lie between their results."""
     part = tl.program_id(2)
     _prepare_part(
         part, out + part * size, source, rope, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l,
-        length, TOKENS, CHANNELS,
+        to_b, to_h, to_l, TOKENS, CHANNELS,
     )  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def _lay(
     if turn < 2:
         _prepare_part(
             turn + 1, out + turn * size, source, rope, length, heads, dim, half, eps, stride_b, stride_l, rope_b,
-            rope_l, room, TOKENS, CHANNELS,
+            rope_l, heads * room * dim, room * dim, dim, TOKENS, CHANNELS,
         )  # fmt: skip
     else:
         row = tl.program_id(0).to(tl.int64)
@@ -194,7 +195,10 @@ def _unit_last(x: Tensor) -> Tensor:
 def prepare(
     fast: Tensor, rope: Tensor, dim: int, eps: float, out: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """[B, L, 3 * H * D] -> query, key, value [B, H, L, D]; the first 1 to 3 into `out` [n, B, H, L, D] if given."""
+    """[B, L, 3 * H * D] -> query, key, value [B, H, L, D]; the first 1 to 3 into `out` [n, B, H, L, D] if given.
+
+    The last may be a view of `fast`, then they are made where they come from.
+    """
     fast, rope = _unit_last(fast), _unit_last(rope)
     batch, length, width = fast.shape
     heads = width // 3 // dim
@@ -202,7 +206,7 @@ def prepare(
     tokens, channels = _tile(dim)
     _prepare[(batch * heads, triton.cdiv(length, tokens), out.shape[0])](
         fast, rope, out, length, heads, dim, rope.shape[-1] // 2, eps, *fast.stride()[:2], *rope.stride()[:2],
-        out[0].numel(), TOKENS=tokens, CHANNELS=channels, num_warps=4,
+        out.stride(0), *out.stride()[1:4], TOKENS=tokens, CHANNELS=channels, num_warps=4,
     )  # fmt: skip
     return out.unbind()
 
