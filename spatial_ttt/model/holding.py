@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from spatial_ttt.errors import VideoError
 from spatial_ttt.model.configuration import Convolution
-from spatial_ttt.model.layout import Layout, RunKind, num_tokens
+from spatial_ttt.model.layout import AnyLayout, Layout, RunKind, UnevenRows, num_tokens
 
 Grid = tuple[int, int]
 
@@ -43,6 +43,7 @@ class Plan(NamedTuple):
     released: int  # tokens, from the front
     stretches: tuple[Stretch, ...]
     keeps_context: bool  # the context in the state belongs to a video that is still open, untouched
+    is_flat: bool = False  # stretches count tokens through all rows, one behind the other
 
     @property
     def is_regular(self) -> bool:
@@ -58,11 +59,18 @@ class _Video:
 
 
 @lru_cache(maxsize=4096)
-def plan(queue: Layout, context_grid: Grid | None, convolution: Convolution) -> Plan:
+def plan(queue: AnyLayout, context_grid: Grid | None, convolution: Convolution) -> Plan:
     """Plan for the runs at hand. `context_grid` is the grid of the open video's released slots, if any.
+
+    Rows of different layouts are whole: all their tokens are released.
 
     Raises VideoError for text or an end inside a slot and for a frame size that changes in a video.
     """
+    if isinstance(queue, UnevenRows):
+        if context_grid:
+            raise VideoError("a video is open, so rows of different layouts cannot follow; end it")
+        whole = plan(queue.flat, None, convolution)
+        return whole._replace(released=queue.length, is_flat=True)
     if convolution == "none":
         return Plan(num_tokens(queue), (), False)
     closed, current, waiting = _group(queue, context_grid)

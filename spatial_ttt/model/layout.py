@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -42,6 +42,17 @@ class Run(NamedTuple):
 
 Layout = tuple[Run, ...]
 
+
+class UnevenRows(NamedTuple):
+    """Whole samples of different layouts as the rows of a batch, each padded by text to `length` tokens."""
+
+    length: int
+    flat: Layout  # of all rows, one behind the other; none leaves a video open
+
+
+AnyLayout = Layout | UnevenRows
+"""Of a batch: what all rows have in common, or each its own."""
+
 END = Run(RunKind.END, 0)
 
 
@@ -60,8 +71,28 @@ def num_tokens(layout: Layout) -> int:
     return sum(run.length for run in layout)
 
 
-def join(first: Layout, second: Layout) -> Layout:
+def uneven_rows(layouts: Sequence[Layout]) -> UnevenRows:
+    """Whole samples beside each other; their videos are over, whether they say so or not."""
+    length = max(num_tokens(layout) for layout in layouts)
+    parts: list[Layout] = []
+    for layout in layouts:
+        spare = length - num_tokens(layout)
+        parts += [layout, (END, text(spare)) if spare else (END,)]
+    return UnevenRows(length, join_all(parts))
+
+
+def _runs(layout: AnyLayout) -> Layout:
+    if isinstance(layout, UnevenRows):
+        raise VideoError(
+            "rows of different layouts are whole samples, which cannot be cut and which nothing precedes or follows; "
+            "give samples that come in pieces a batch each"
+        )
+    return layout
+
+
+def join(first: AnyLayout, second: AnyLayout) -> Layout:
     """Concatenate, mending a slot or a text that was cut at the seam."""
+    first, second = _runs(first), _runs(second)
     if not first or not second:
         return first or second
     a, b = first[-1], second[0]
@@ -77,9 +108,15 @@ def join(first: Layout, second: Layout) -> Layout:
     return (*first, *second)
 
 
-def split(layout: Layout, at: int) -> tuple[Layout, Layout]:
+@overload
+def split(layout: Layout, at: int) -> tuple[Layout, Layout]: ...
+@overload
+def split(layout: UnevenRows, at: int) -> tuple[UnevenRows, Layout]: ...
+def split(layout: AnyLayout, at: int) -> tuple[AnyLayout, Layout]:
     """The runs of the first `at` tokens, and the rest; an END right at the border goes to the front."""
-    front: list[Run] = []
+    if isinstance(layout, UnevenRows) and at == layout.length:
+        return layout, ()
+    layout, front = _runs(layout), list[Run]()
     for i, run in enumerate(layout):
         if run.length > at:
             if not at:
@@ -92,9 +129,9 @@ def split(layout: Layout, at: int) -> tuple[Layout, Layout]:
     return tuple(front), ()
 
 
-def cut(layout: Layout, start: int, stop: int) -> Layout:
+def cut(layout: AnyLayout, start: int, stop: int) -> Layout:
     """The runs of tokens start..stop-1; an END belongs to the piece that holds the token before it."""
-    front, _ = split(layout, stop)
+    front, _ = split(_runs(layout), stop)
     return split(front, start)[1] if start else front
 
 

@@ -16,16 +16,16 @@ from spatial_ttt.model.bounded_cache import BoundedCache
 from spatial_ttt.model.fast_weights import BriefState, FastState, FastWeights
 from spatial_ttt.model.kernels import commit
 from spatial_ttt.model.kv_cache import KVCache, branch
-from spatial_ttt.model.layout import Layout, cut
+from spatial_ttt.model.layout import AnyLayout, cut
 
 
 class Tokens(NamedTuple):
-    """A piece of a stream between two decoder layers: B rows of the same layout."""
+    """A piece of a stream between two decoder layers: B rows of the same layout, or whole samples of different ones."""
 
     hidden: Tensor  # [B, L, D]
     rope: Tensor  # [B, L, head_dim] cos and sin of each token's position
     deepstack: Tensor | None  # [K, B, L, D] vision features to add after the next K layers
-    layout: Layout
+    layout: AnyLayout
 
     @property
     def length(self) -> int:
@@ -170,7 +170,7 @@ def _gather(state: Any, found: list[Tensor]) -> None:
             _gather(item, found)
 
 
-def cat_tokens(first: Tokens, second: Tokens, layout: Layout) -> Tokens:
+def cat_tokens(first: Tokens, second: Tokens, layout: AnyLayout) -> Tokens:
     """Two neighbouring pieces as one."""
     deepstack = None
     if first.deepstack is not None or second.deepstack is not None:
@@ -190,7 +190,7 @@ def _deepstack(tokens: Tokens, other: Tokens) -> Tensor:
     return tokens.hidden.new_zeros(other.deepstack.shape[0], *tokens.hidden.shape)
 
 
-def slice_tokens(tokens: Tokens, start: int, stop: int, layout: Layout) -> Tokens:
+def slice_tokens(tokens: Tokens, start: int, stop: int, layout: AnyLayout) -> Tokens:
     """Tokens start..stop-1, whose runs are `layout`."""
     deepstack = None if tokens.deepstack is None else tokens.deepstack[:, :, start:stop]
     return Tokens(tokens.hidden[:, start:stop], tokens.rope[:, start:stop], deepstack, layout)

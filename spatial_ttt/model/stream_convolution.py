@@ -33,6 +33,9 @@ def convolve_released(
     fast: Tensor, plan: Plan, context: Context | None, weight: Tensor, is_centred: bool
 ) -> tuple[Tensor, Context | None]:
     """The released tokens [B, released, C], slots convolved and text as it was, and the context to carry on."""
+    if plan.is_flat:
+        row, of_all = as_one_row(fast, plan)
+        return convolve_released(row, of_all, None, weight, is_centred)[0].view_as(fast), None
     if plan.is_regular and shaping.applies(fast):
         return _in_place(fast, plan, context, weight, is_centred)
     kept = context if plan.keeps_context else None
@@ -46,6 +49,14 @@ def convolve_released(
             keep = slots[:, -2:-1] if is_centred else slots[:, -2:]
             kept = Context(keep if torch.is_grad_enabled() else keep.clone(), stretch.grid)
     return released, kept
+
+
+def as_one_row(fast: Tensor, plan: Plan) -> tuple[Tensor, Plan]:
+    """Rows of different layouts one behind the other, [1, B * queue, C], and what is done with them then."""
+    rows, length, channels = fast.shape
+    if not plan.is_flat:
+        return fast, plan
+    return fast.reshape(1, -1, channels), plan._replace(released=rows * length, is_flat=False)
 
 
 def _in_place(

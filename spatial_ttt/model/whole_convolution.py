@@ -19,6 +19,7 @@ from spatial_ttt.model.state import Context
 from spatial_ttt.model.stream_convolution import (
     _gap_index,
     _token_index,
+    as_one_row,
     convolve_released,
     kernel_of,
 )
@@ -50,8 +51,9 @@ def applies(fast: Tensor, plan: Plan, context: Context | None) -> bool:
 
 def convolve_whole(fast: Tensor, plan: Plan, weight: Tensor, is_centred: bool) -> Tensor:
     """fast [B, L, C] with the slots of whole videos convolved by `weight` [C, 1, 3, 3, 3], text as it was."""
-    out: Tensor = _WholeVideos.apply(fast, weight, plan, is_centred)
-    return out
+    row, of_all = as_one_row(fast, plan)
+    out: Tensor = _WholeVideos.apply(row, weight, of_all, is_centred)
+    return out.view_as(fast)
 
 
 class _WholeVideos(torch.autograd.Function):

@@ -1,6 +1,6 @@
 """The loss of a pack: every sample apart, all of them layer by layer.
 
-    samples -> vision tokens -> rows of one layout -> layer 0 of all rows -> layer 1 of all rows -> ...
+    samples -> vision tokens -> rows of about one length -> layer 0 of all rows -> layer 1 of all rows -> ...
             -> hidden states where targets are -> logits -> summed cross entropy
 
 Going through the layers in this order, a sharded layer's weights are gathered once for a whole
@@ -20,7 +20,15 @@ from torch.utils.checkpoint import checkpoint
 
 from spatial_ttt.model import whole_convolution
 from spatial_ttt.model.decoder import DecoderLayer
-from spatial_ttt.model.layout import Layout, RunKind, num_tokens, positions, text
+from spatial_ttt.model.layout import (
+    AnyLayout,
+    Layout,
+    RunKind,
+    num_tokens,
+    positions,
+    text,
+    uneven_rows,
+)
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration, vision_index
 from spatial_ttt.model.state import Tokens
 from spatial_ttt.model.ttt import TTTAttention
@@ -33,6 +41,8 @@ from spatial_ttt.train.touching import touch
 
 VISION_SLOTS = 64
 """Slots that go through the vision tower at once."""
+PADDED_PART = 1 / 8
+"""Samples of different layouts share a batch if padding makes up no more than this part of any row."""
 LOGIT_ROWS = 2048
 """Targets whose logits exist at once (2,048 x 152 k in float32 are 1.2 GB)."""
 
@@ -47,26 +57,36 @@ class PackSums(NamedTuple):
 
 
 class Rows:
-    """Samples of one layout (up to their last words) as a batch. FSDP sees this class as opaque."""
+    """Samples as a batch, padded to the longest. FSDP sees this class as opaque.
+
+    Indices count tokens through all rows, one behind the other.
+    """
 
     def __init__(self, samples: Sequence[LoadedSample], device: torch.device) -> None:
         self.samples = samples
-        self.layout = max((s.encoded.layout for s in samples), key=num_tokens)
-        length = num_tokens(self.layout)
+        layouts = [s.encoded.layout for s in samples]
+        longest = max(layouts, key=num_tokens)
+        has_one = len({_without_last_words(layout) for layout in layouts}) == 1
+        self.layout: AnyLayout = longest if has_one else uneven_rows(layouts)
+        length = num_tokens(longest)
         ids = torch.zeros(len(samples), length, dtype=torch.long)
-        at, token, owner = [], [], []
+        where = torch.zeros(3, len(samples), length, dtype=torch.long)
+        vision_at, at, token, owner = [], [], [], []
         for row, sample in enumerate(samples):
             encoded = sample.encoded
             ids[row, : len(encoded.ids)] = torch.tensor(encoded.ids)
-            where = [n for n, target in enumerate(encoded.is_target) if target]
-            at += [row * length + n - 1 for n in where]
-            token += [encoded.ids[n] for n in where]
-            owner += [row] * len(where)
+            where[:, row, : len(encoded.ids)] = positions(encoded.layout, 0)[0]
+            vision_at.append(vision_index(encoded.layout, torch.device("cpu")) + row * length)
+            targets = [n for n, is_one in enumerate(encoded.is_target) if is_one]
+            at += [row * length + n - 1 for n in targets]
+            token += [encoded.ids[n] for n in targets]
+            owner += [row] * len(targets)
         self.ids = ids.to(device)
+        self.positions = where.to(device)  # [3, B, L]
         self.at = torch.tensor(at, dtype=torch.long, device=device)
         self.token = torch.tensor(token, dtype=torch.long, device=device)
         self.owner = torch.tensor(owner, dtype=torch.long, device=device)
-        self.vision_at = vision_index(self.layout, device)
+        self.vision_at = torch.cat(vision_at).to(device)
         self.rope = torch.empty(0)
         self.vision: VisionTokens | None = None
 
@@ -161,15 +181,13 @@ class PackedModel(nn.Module):
     def _embed(self, row: Rows) -> Tensor:
         decoder = self.model.decoder
         hidden = decoder.embed_tokens(row.ids)
-        where, _ = positions(row.layout, 0, row.ids.device)
-        expanded = where[:, None].expand(-1, row.ids.shape[0], -1)
-        row.rope = decoder.rotary_emb(expanded, hidden.dtype)
+        row.rope = decoder.rotary_emb(row.positions, hidden.dtype)
         if self.touch_all:
             hidden = touch(hidden, _trained(self.model.model.visual))
         if row.vision is None:
             return hidden
-        tokens = row.vision.tokens.to(hidden.dtype).reshape(len(row.ids), -1, hidden.shape[-1])
-        return hidden.index_copy(1, row.vision_at, tokens)
+        tokens = row.vision.tokens.to(hidden.dtype).flatten(0, 1)
+        return hidden.flatten(0, 1).index_copy(0, row.vision_at, tokens).view_as(hidden)
 
     def _sums(self, hidden: list[Tensor], rows: list[Rows]) -> PackSums:
         chosen = [x.flatten(0, 1).index_select(0, r.at) for x, r in zip(hidden, rows, strict=True)]
@@ -246,19 +264,33 @@ def _add_taps(hidden: Tensor, row: Rows, layer: int) -> Tensor:
     """DeepStack: features of the vision tower are added to its tokens after the first layers."""
     if row.vision is None or layer >= row.vision.deepstack.shape[0]:
         return hidden
-    features = row.vision.deepstack[layer].to(hidden.dtype)
-    features = features.reshape(hidden.shape[0], -1, hidden.shape[-1])
-    return hidden.index_add(1, row.vision_at, features)
+    features = row.vision.deepstack[layer].to(hidden.dtype).flatten(0, 1)
+    return hidden.flatten(0, 1).index_add(0, row.vision_at, features).view_as(hidden)
 
 
 def make_rows(samples: Sequence[LoadedSample], device: torch.device) -> list[Rows]:
-    """Batches of equal layout; tokens after a sample's own end never reach it."""
+    """Batches of one layout or of about one length; tokens after a sample's own end never reach it."""
     groups: dict[Layout, list[LoadedSample]] = {}
     for sample in samples:
-        layout = sample.encoded.layout
-        key = layout[:-1] if layout[-1].kind == RunKind.TEXT else layout
-        groups.setdefault(key, []).append(sample)
-    return [Rows(members, device) for members in groups.values()]
+        groups.setdefault(_without_last_words(sample.encoded.layout), []).append(sample)
+    batches: list[list[LoadedSample]] = []
+    for members in sorted(groups.values(), key=_most_tokens, reverse=True):
+        least = min(len(sample.encoded.ids) for sample in members)
+        fits = (b for b in batches if least >= (1 - PADDED_PART) * _most_tokens(b))
+        batch = next(fits, None)
+        if batch is None:
+            batches.append(members)
+        else:
+            batch += members
+    return [Rows(batch, device) for batch in batches]
+
+
+def _most_tokens(samples: list[LoadedSample]) -> int:
+    return max(len(sample.encoded.ids) for sample in samples)
+
+
+def _without_last_words(layout: Layout) -> Layout:
+    return layout[:-1] if layout[-1].kind == RunKind.TEXT else layout
 
 
 def _runs_of_size(frames: list[Tensor]) -> list[Tensor]:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from spatial_ttt.errors import VideoError
 from spatial_ttt.model.holding import plan
-from spatial_ttt.model.layout import END, RunKind, cut, num_tokens, slot, text
+from spatial_ttt.model.layout import END, RunKind, cut, num_tokens, slot, text, uneven_rows
 from tests.model.streams import layouts
 
 
@@ -55,6 +55,28 @@ def test_every_slot_is_convolved_once_it_is_released(layout):
         assert convolved == [s for s in starts if s < todo.released]
         held = num_tokens(layout) - todo.released
         assert (held > 0) == (is_open and convolution == "centred")
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(first=layouts(), second=layouts())
+def test_rows_of_different_layouts_are_released_whole_and_convolved_as_each_alone(first, second):
+    for convolution in ("centred", "causal"):
+        rows = uneven_rows((first, second))
+        todo = plan(rows, None, convolution)
+        alone = [plan((*layout, END), None, convolution) for layout in (first, second)]
+        assert todo.released == rows.length and todo.is_flat and not todo.keeps_context
+        expected = [
+            (stretch.grid, tuple(start + row * rows.length for start in stretch.starts))
+            for row, each in enumerate(alone)
+            for stretch in each.stretches
+        ]
+        assert [(stretch.grid, stretch.starts) for stretch in todo.stretches] == expected
+        assert not any(s.follows or s.stays_open or s.next_start for s in todo.stretches)
+
+
+def test_rows_of_different_layouts_follow_nothing():
+    with pytest.raises(VideoError, match="end it"):
+        plan(uneven_rows(((text(1),), (text(2),))), (1, 2), "centred")
 
 
 @pytest.mark.parametrize("after", [text(1), END])

@@ -23,8 +23,21 @@ from spatial_ttt.model.layout import (
     slot,
     split,
     text,
+    uneven_rows,
 )
 from tests.model.streams import cuttings, layouts
+
+
+def test_rows_of_different_layouts_are_padded_and_never_cut():
+    rows = uneven_rows(((text(2), slot(1, 2)), (text(1),), (slot(2, 3), END)))
+    assert rows.length == 6 and num_tokens(rows.flat) == 18
+    of_first = (text(2), slot(1, 2), END)
+    assert rows.flat == (*of_first, text(2 + 1), END, text(5), slot(2, 3), END, END)
+    assert split(rows, 6) == (rows, ())
+    for wrong in (lambda: split(rows, 5), lambda: join(rows, (END,)), lambda: cut(rows, 0, 6)):
+        with pytest.raises(VideoError, match="whole samples"):
+            wrong()
+
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=200)
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from spatial_ttt.data_format import Sample, Turn
+from spatial_ttt.model.layout import RunKind, UnevenRows
 from spatial_ttt.testing.small import small_model, small_processor
 from spatial_ttt.train.dataset import LoadedSample, load_sample
 from spatial_ttt.train.packed import PackedModel, make_rows
@@ -33,6 +35,30 @@ def samples(tmp_path_factory) -> list[LoadedSample]:
         loaded.append(load_sample(sample, folder, config, small_processor()))
     words = Sample(turns=(Turn("human", "Two and two?"), Turn("gpt", "4")))
     return [*loaded, load_sample(words, Path(), config, small_processor())]
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory) -> list[LoadedSample]:
+    """Samples of five layouts and about one length: a video, two of two sizes, images, words alone, one slot."""
+    folder = tmp_path_factory.mktemp("uneven")
+    for frames in (2, 4, 8):
+        toy.write_clip(folder / f"{frames}.mp4", frames, frames)
+    Image.fromarray(toy.pictures(9, 1)[0]).save(folder / "a.png")
+    small, wide = (
+        DataConfig(files=("unused",), frames=FramesConfig(most=8, size=(32, w))) for w in (48, 64)
+    )
+
+    def load(question: str, answer: str, config: DataConfig = small, **media) -> LoadedSample:
+        sample = Sample(turns=(Turn("human", question), Turn("gpt", answer)), **media)
+        return load_sample(sample, folder, config, small_processor())
+
+    return [
+        load("<video>\nHow many?", "7", videos=("8.mp4",)),
+        load("<video> or <video>" + "?" * 30, "chair", wide, videos=("4.mp4", "2.mp4")),
+        load("<image>, <image>" + "?" * 80, "B", images=("a.png", "a.png")),
+        load("Two and two?" * 9, "4"),
+        load("<video>" + "?" * 70, "left", videos=("2.mp4",)),
+    ]
 
 
 def packed_model(checkpointed: int = 0, **ttt) -> PackedModel:
@@ -71,6 +97,44 @@ def test_packed_equals_unpacked(samples):
     assert torch.equal(together.counts, sum(a.counts for a in alone))
     assert together.counts[0] == sum(s.encoded.num_targets for s in samples)
     assert_equal(found, gradients(packed, sum(a.loss for a in alone)))
+
+
+@pytest.mark.parametrize("how", ["centred", "causal"])
+def test_samples_of_different_layouts_share_a_batch(uneven, how):
+    (rows,) = make_rows(uneven, torch.device("cpu"))
+    assert isinstance(rows.layout, UnevenRows)
+    lengths = [len(s.encoded.ids) for s in uneven]
+    assert len(set(lengths)) == 5 and rows.ids.shape == (5, max(lengths))
+    packed = packed_model(convolution=how)
+    together = packed(uneven)
+    found = gradients(packed, together.loss)
+    alone = [packed([sample]) for sample in uneven]
+    separate = sum(a.loss.detach() for a in alone)
+    assert float(together.loss.detach()) == pytest.approx(float(separate), rel=1e-12)
+    assert torch.equal(together.counts, sum(a.counts for a in alone))
+    assert_equal(found, gradients(packed, sum(a.loss for a in alone)))
+
+
+def test_only_what_is_about_as_long_shares_a_batch(uneven, samples):
+    """Samples of one layout do, however many words follow it."""
+    batches = make_rows([*samples, *uneven], torch.device("cpu"))
+    assert sorted(len(rows.samples) for rows in batches) == [1, 2, 3, 4]
+    for rows in batches:
+        longest = max((s.encoded for s in rows.samples), key=lambda encoded: len(encoded.ids))
+        for encoded in (s.encoded for s in rows.samples):
+            has_its_layout = encoded.layout[:-1] == longest.layout[:-1]
+            assert has_its_layout or len(encoded.ids) >= 7 / 8 * len(longest.ids)
+    longer = samples[3].encoded
+    words = longer._replace(
+        ids=[*longer.ids, *[65] * 99],
+        is_target=[*longer.is_target, *[True] * 99],
+        layout=(
+            *longer.layout[:-1],
+            longer.layout[-1]._replace(length=longer.layout[-1].length + 99),
+        ),
+    )
+    (rows,) = make_rows([samples[3], samples[3]._replace(encoded=words)], torch.device("cpu"))
+    assert rows.layout == words.layout and words.layout[-1].kind == RunKind.TEXT
 
 
 def arguments(sample: LoadedSample) -> dict[str, torch.Tensor]:
@@ -142,11 +206,12 @@ def test_the_first_step_is_full_attentions(samples, window):
 
 
 @pytest.mark.parametrize("checkpointed", [2, 4])
-def test_activation_checkpointing_changes_nothing(samples, checkpointed):
+def test_activation_checkpointing_changes_nothing(samples, uneven, checkpointed):
     plain = packed_model()
     other = packed_model(checkpointed)
-    expected = gradients(plain, plain(samples).loss)
-    assert_equal(gradients(other, other(samples).loss), expected)
+    pack = [*samples, *uneven]
+    expected = gradients(plain, plain(pack).loss)
+    assert_equal(gradients(other, other(pack).loss), expected)
 
 
 def test_an_empty_pack_gives_every_parameter_a_gradient_of_zero():

@@ -10,12 +10,20 @@ from torch import Tensor
 
 from spatial_ttt.model.holding import Plan, plan
 from spatial_ttt.model.kernels import request_backend
-from spatial_ttt.model.layout import END, Layout, slot, text
+from spatial_ttt.model.layout import (
+    END,
+    Layout,
+    join,
+    num_tokens,
+    slot,
+    text,
+    uneven_rows,
+)
 from tests.model.kernels.check import Check
 
 
 def whole_convolution(device: torch.device) -> Iterator[Check]:
-    """Slots at equal and at other distances, one slot, two videos of different sizes."""
+    """Slots at equal and at other distances, one slot, two videos of different sizes; two rows that differ."""
     from spatial_ttt.model.stream_convolution import convolve_released
     from spatial_ttt.model.whole_convolution import applies, convolve_whole
 
@@ -48,10 +56,35 @@ def whole_convolution(device: torch.device) -> Iterator[Check]:
         fast = torch.randn(2, length, 48, device=device).to(dtype)
         weight = torch.randn(48, 1, 3, 3, 3, device=device).to(dtype)
         yield Check(f"{name} {how} {dtype}", whole, plain, (fast, weight), limit)
+    yield _rows_that_differ(layouts["regular"], layouts["two"], device)
+
+
+def _rows_that_differ(first: Layout, second: Layout, device: torch.device) -> Check:
+    """Together by the kernels, one after the other by the plain rule."""
+    from spatial_ttt.model.stream_convolution import convolve_released
+    from spatial_ttt.model.whole_convolution import convolve_whole
+
+    rows = uneven_rows((first, second))
+
+    def plain(fast: Tensor, weight: Tensor) -> Tensor:
+        found = []
+        for layout, row in zip((first, second), fast.split(1), strict=True):
+            todo = plan(join(layout, (text(rows.length - num_tokens(layout)),)), None, "centred")
+            with request_backend("reference"):
+                found.append(convolve_released(row, todo, None, weight, True)[0])
+        return torch.cat(found)
+
+    def together(fast: Tensor, weight: Tensor) -> Tensor:
+        with request_backend("triton"):
+            return convolve_whole(fast, plan(rows, None, "centred"), weight, True)
+
+    fast = torch.randn(2, rows.length, 48, device=device)
+    weight = torch.randn(48, 1, 3, 3, 3, device=device)
+    return Check("rows that differ", together, plain, (fast, weight), 2e-6)
 
 
 def packed(device: torch.device) -> Iterator[Check]:
-    """A pack of two layouts through a whole model in training, with several writes: loss and every gradient."""
+    """A pack of two layouts in one batch through a whole model in training, with several writes: loss and gradients."""
     from torch.func import functional_call
 
     from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
