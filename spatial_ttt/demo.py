@@ -22,7 +22,8 @@ from spatial_ttt.eval.profiles import build_prompt, load_profile
 from spatial_ttt.files import atomic_path
 from spatial_ttt.generate import Decoding
 from spatial_ttt.loading import SHIPPED, LoadedModel
-from spatial_ttt.session import SessionStats, StreamingSession
+from spatial_ttt.session import StreamingSession
+from spatial_ttt.stream_state import SessionStats
 from spatial_ttt.video import Frame, open_source
 
 DEMO = SHIPPED / "demo"

@@ -13,6 +13,7 @@ from torch import nn
 
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.anchor import Attention
+from spatial_ttt.model.configuration import SpatialTTTConfig
 from spatial_ttt.model.layers import MLP, pack
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.ttt import TTTAttention
@@ -27,6 +28,15 @@ them; a CPU gains nothing from more than a few."""
 def piece_slots(device: torch.device) -> int:
     """How many slots of a recorded video to push at once on this device; any number gives the same answers."""
     return PIECE_SLOTS.get(device.type, PIECE_SLOTS["cpu"])
+
+
+def last_slots(slots_per_piece: int, config: SpatialTTTConfig) -> int:
+    """Slots of a recording's last piece, with which a question is read, so that no layer has more than of any other.
+
+    A TTT layer holds a slot back: when the video ends, the last of n of them gets n slots more than were pushed.
+    """
+    kinds = config.ttt_config.layer_types(config.text_config.num_hidden_layers)
+    return max(1, slots_per_piece - kinds.count("ttt"))
 
 
 def prepare(model: SpatialTTTForConditionalGeneration) -> None:

@@ -4,7 +4,8 @@ A question and its answer are a continuation whose length is known (see `model.s
 the stream's state, sums up no gradients that nothing would write, and its last layer works for the last token only.
 
 A TTT layer holds the last slot of an open video back, so that of n TTT layers the last is n slots behind. The end
-of the video releases them all: the most of what a first question costs. `end_video` pays it once for many.
+of the video releases them all: the most of what a first question costs. `end_video` pays it once for many, and
+`finish` reads the question with the last piece of a recording.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spatial_ttt.model.layers import taken
 from spatial_ttt.model.layout import END, Layout, join, num_tokens, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState, brief
@@ -51,6 +53,25 @@ def read_question(
     """
     done, fork = _push(model, state, piece, more, wanted=1)
     return Read(done[0, -1], fork)
+
+
+@torch.no_grad()
+def finish(
+    model: SpatialTTTForConditionalGeneration,
+    state: DecoderState,
+    piece: Piece | list[Piece],
+    more: int,
+) -> Read:
+    """Push the last piece of a recording, its end and a question included; `more` tokens may be pushed after it.
+
+    As `read_question`, but as the stream itself goes on, which is faster for a long piece. State and piece may be
+    given away (see `layers.taken`).
+    """
+    ids, layout, seen = taken(piece)
+    vision = [seen]
+    del piece, seen
+    done, last = model.decode_piece(ids, layout, vision.pop(), state, wanted=1)
+    return Read(done.hidden[0, -1], brief(last, more))
 
 
 @torch.no_grad()

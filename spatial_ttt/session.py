@@ -5,58 +5,39 @@
     for piece in session.ask("How many chairs?"):
         ...
 
-`ask` works on a fork: the stream goes on as if nobody had asked. A session is OPEN until `close`.
+`ask` works on a fork: the stream goes on as if nobody had asked. A session is OPEN until `close`. The one question
+about a recording is answered sooner by `finish(frames, question)`, which ends the stream.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-import numpy as np
 import torch
 
-from spatial_ttt.errors import BudgetError, SessionClosed, SessionError, VideoError
+from spatial_ttt.errors import BudgetError, SessionClosed, SessionError
 from spatial_ttt.generate import Decoding, generate
+from spatial_ttt.inference import last_slots
 from spatial_ttt.loans import Loan, check_question, give_back, keep
-from spatial_ttt.model.bounded_cache import AnchorPolicy, BoundedCache
-from spatial_ttt.model.kv_cache import KVCache
-from spatial_ttt.model.layout import END, Layout, join_all, text
+from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
-from spatial_ttt.model.state import DecoderState, layer_bytes
-from spatial_ttt.model.vision import VisionTokens
+from spatial_ttt.model.state import DecoderState
+from spatial_ttt.pieces import PieceMaker
 from spatial_ttt.processor import Processor
-from spatial_ttt.questions import Piece, asked, end_video, read_question
+from spatial_ttt.questions import Piece, asked, end_video, finish, read_question
 from spatial_ttt.snapshot import load_snapshot, save_snapshot
 from spatial_ttt.steady_stream import SharedStream, open_stream
 from spatial_ttt.stopwatch import Stopwatch
-from spatial_ttt.stream_state import StreamState, Timings
-from spatial_ttt.video.frame import Frame, check_frame
-
-
-@dataclass(frozen=True)
-class SessionStats:
-    """What a session holds and has done."""
-
-    num_frames: int
-    num_slots: int
-    num_tokens: int
-    seconds_seen: float
-    ttt_bytes: int
-    """Fast weights, windows, held slots: constant once the first chunk is full."""
-    anchor_bytes: int
-    """Keys and values of the anchors: grow with the stream unless bounded."""
-    timings: Timings = field(default_factory=Timings)
-
-    @property
-    def state_bytes(self) -> int:
-        """All bytes of the decoder's state."""
-        return self.ttt_bytes + self.anchor_bytes
+from spatial_ttt.stream_state import SessionStats, StreamState
+from spatial_ttt.video.frame import Frame
 
 
 class StreamingSession:
@@ -92,11 +73,12 @@ class StreamingSession:
         self.max_bytes = max_bytes
         self.anchors = anchors
         self._clock = Stopwatch(model.device)
+        self._pieces = PieceMaker(processor, model.device, self._clock)
         self._state = StreamState(model.decoder.start(anchors), None, None, None, 0, 0)
         self._steady = open_stream(model, steady)
         self._lock = threading.Lock()
         self._watching = threading.Lock()
-        self._is_closed = False
+        self._is_closed = self._is_over = False
         self._loans: WeakSet[Loan] = WeakSet()
 
     @property
@@ -142,7 +124,7 @@ class StreamingSession:
         slots: list[tuple[Frame, Frame]] = []
         try:
             for frame in frames:
-                ahead, pair = self._accept(ahead, frame)
+                ahead, pair = ahead.with_frame(frame)
                 slots.extend([pair] if pair else [])
                 if len(slots) == self.slots_per_piece:
                     ready, slots = slots, []
@@ -151,30 +133,6 @@ class StreamingSession:
                     ahead = self._watch(whole, ready)
         finally:
             self._watch(ahead, slots)
-
-    def _accept(
-        self, state: StreamState, frame: Frame
-    ) -> tuple[StreamState, tuple[Frame, Frame] | None]:
-        """Check a frame against the stream; the state after it, and the slot it completes, if any."""
-        check_frame(frame)
-        size = (frame.pixels.shape[0], frame.pixels.shape[1])
-        if state.frame_size not in (None, size):
-            raise VideoError(
-                f"frame of {size[0]}x{size[1]} pixels at {frame.time:.2f} s in a stream of {state.frame_size}; "
-                f"resize the source or open a new session"
-            )
-        if state.last_time is not None and frame.time < state.last_time:
-            raise VideoError(
-                f"frame at {frame.time:.3f} s follows one at {state.last_time:.3f} s; times must not go backwards"
-            )
-        lone = state.lone
-        state = state._replace(
-            lone=frame if lone is None else None,
-            last_time=frame.time,
-            frame_size=size,
-            num_frames=state.num_frames + 1,
-        )
-        return state, None if lone is None else (lone, frame)
 
     def _watch(self, ahead: StreamState, slots: list[tuple[Frame, Frame]]) -> StreamState:
         """Push slots and make `ahead`, the state that counts their frames, the session's own."""
@@ -196,7 +154,7 @@ class StreamingSession:
 
     def _advance(self, past: DecoderState, slots: list[tuple[Frame, Frame]]) -> DecoderState:
         """The decoder's state after these slots; of a steady session a view."""
-        piece = self._piece(past.num_tokens == 0, slots, ())
+        piece = self._piece(past, slots)
         with self._clock.part("decoder"):
             if self._steady is not None:
                 loans = list(self._loans)
@@ -205,39 +163,77 @@ class StreamingSession:
             return self.model.decode_piece(*piece, past, wanted=0)[1]
 
     def _piece(
-        self, is_first: bool, slots: list[tuple[Frame, Frame]], tail: tuple[int, ...]
-    ) -> tuple[torch.Tensor, Layout, VisionTokens | None]:
-        """Ids [1, L], layout and vision tokens of slots; with `tail` ids the video ends and they follow."""
-        device = self.model.device
-        ids: list[int] = list(self.processor.prefix_ids) if is_first else []
-        layouts: list[Layout] = [(text(len(ids)),)] if ids else []
-        vision = None
-        if slots:
-            with self._clock.part("preprocess"):
-                pixels = np.stack([frame.pixels for pair in slots for frame in pair])
-                patches, grid = self.processor.patches(torch.from_numpy(pixels).to(device))
-            with self._clock.part("vision"):
-                vision = (self._steady or self.model).encode(patches, grid)
-            merge = self.processor.frames.spatial_merge_size
-            for first, second in slots:
-                slot_ids, layout = self.processor.slot_ids(
-                    (first.time + second.time) / 2, (grid[0] // merge, grid[1] // merge)
-                )
-                ids += slot_ids
-                layouts.append(layout)
-        if tail:
-            ids += tail
-            layouts.append((END, text(len(tail))))
-        return torch.tensor([ids], device=device), join_all(layouts), vision
+        self, past: DecoderState, slots: list[tuple[Frame, Frame]], tail: tuple[int, ...] = ()
+    ) -> Piece:
+        """What is pushed on `past` for these slots; with `tail` ids the video ends and they follow."""
+        encode = (self._steady or self.model).encode
+        return self._pieces.make(encode, past.num_tokens == 0, slots, tail)
 
     def ask(self, question: str, decoding: Decoding | None = None) -> Iterator[str]:
         """Answer about everything seen so far, as pieces of text; the stream is left untouched.
 
         The question is answered as of the call, however many frames come while the pieces are read.
         """
-        loan = self._lend()
+        loan, decoding = self._lend(), decoding or Decoding()
         check_question(question)
-        return self._answer(loan, question, decoding or Decoding())
+        return self._answer(loan, partial(self._read, loan, question, decoding), decoding)
+
+    def finish(
+        self, frames: Iterable[Frame], question: str, decoding: Decoding | None = None
+    ) -> Iterator[str]:
+        """Watch the last frames of a recording and answer the one question about it, as `observe` and `ask` would.
+
+        It is faster: the last piece, the end and the question go through the model together. The stream is over with
+        it: only `stats` and `close` work then. Raises as they do; then it goes on, and frames of the last piece have
+        not been watched.
+        """
+        check_question(question)
+        decoding, rest = decoding or Decoding(), self._watch_but_last(frames)
+        if not rest or self._steady is not None or self.max_bytes is not None:
+            self.observe(rest)
+            answer = self.ask(question, decoding)
+        else:
+            loan = self._lend()
+            hidden = self._finish(loan, rest, question, decoding)
+            answer = self._answer(loan, lambda: hidden, decoding)
+        self._is_over = True
+        return answer
+
+    def _watch_but_last(self, frames: Iterable[Frame]) -> list[Frame]:
+        """Watch all but the last piece; returns its frames."""
+        last: deque[Frame] = deque()
+
+        def before() -> Iterator[Frame]:
+            for frame in frames:
+                last.append(frame)
+                if len(last) > 2 * self.slots_per_piece:
+                    yield last.popleft()
+
+        self.observe(before())
+        rest = list(last)
+        if not self._seen.num_slots:
+            return rest  # the whole recording is one piece
+        first = max(0, len(rest) - 2 * last_slots(self.slots_per_piece, self.model.config))
+        self.observe(rest[:first])
+        return rest[first:]
+
+    def _finish(
+        self, loan: Loan, frames: list[Frame], question: str, decoding: Decoding
+    ) -> torch.Tensor:
+        """Watch the last frames and read a question with them; hidden state [D] of its last token."""
+        ahead, slots = loan.stream, []
+        for frame in frames:
+            ahead, pair = ahead.with_frame(frame)
+            slots.extend([pair] if pair else [])
+        lone = [(ahead.lone, ahead.lone)] if ahead.lone else []
+        tail = tuple(self.processor.question_ids(question))
+        with self._lock, torch.no_grad():
+            past = loan.fork
+            piece = [self._piece(past, [*slots, *lone], tail)]
+            with self._clock.part("decoder"):
+                hidden, loan.fork = finish(self.model, past, piece, decoding.max_new_tokens)
+            self._state = ahead._replace(decoder=loan.fork, num_slots=ahead.num_slots + len(slots))
+        return hidden
 
     def ask_all(
         self, questions: Sequence[str], decoding: Decoding | None = None
@@ -256,14 +252,15 @@ class StreamingSession:
             more, last = longest + decoding.max_new_tokens, None
             if lone or not ended.num_tokens:
                 slots = [(lone, lone)] if lone else []
-                last = Piece(*self._piece(not ended.num_tokens, slots, ()))
+                last = self._piece(ended, slots)
             ended = end_video(self.model, ended, more, last)
             loans = []
             for _ in questions:
                 loans.append(Loan(first.stream, ended))
                 self._loans.add(loans[-1])
         pairs = zip(loans, questions, strict=True)
-        return [self._answer(loan, question, decoding) for loan, question in pairs]
+        reads = [(loan, partial(self._read, loan, question, decoding)) for loan, question in pairs]
+        return [self._answer(loan, read, decoding) for loan, read in reads]
 
     def _lend(self) -> Loan:
         """The state as of now, to be kept for an answer."""
@@ -282,17 +279,20 @@ class StreamingSession:
             # An odd last frame makes a slot of its own, as the reference processor pads it.
             lone = loan.stream.lone
             slots = [(lone, lone)] if lone else []
-            piece = Piece(*self._piece(past.num_tokens == 0, slots, tail))
+            piece = self._piece(past, slots, tail)
         with self._clock.part("decoder"):
             hidden, loan.fork = read_question(self.model, past, piece, decoding.max_new_tokens)
         return hidden
 
-    def _answer(self, loan: Loan, question: str, decoding: Decoding) -> Iterator[str]:
+    def _answer(
+        self, loan: Loan, read: Callable[[], torch.Tensor], decoding: Decoding
+    ) -> Iterator[str]:
+        """Pieces of the answer that follows what `read` returns, the question's last hidden state [D]."""
         started = time.perf_counter()
         decoding = replace(decoding, stop_ids=(*decoding.stop_ids, self.processor.stop_id))
         try:
             with self._lock, torch.no_grad():
-                hidden = self._read(loan, question, decoding)
+                hidden = read()
             ids: list[int] = []
             tokens, shown = None, ""
             while True:
@@ -357,19 +357,8 @@ class StreamingSession:
 
     def stats(self) -> SessionStats:
         """Counts, seconds and bytes."""
-        state = self._seen
-        anchors = sum(
-            layer_bytes(s) for s in state.decoder.layers if isinstance(s, KVCache | BoundedCache)
-        )
-        return SessionStats(
-            num_frames=state.num_frames,
-            num_slots=state.num_slots,
-            num_tokens=state.decoder.num_tokens,
-            seconds_seen=state.last_time or 0.0,
-            ttt_bytes=state.decoder.num_bytes - anchors,
-            anchor_bytes=anchors,
-            timings=self._clock.read(),
-        )
+        self._check_open(may_be_over=True)
+        return SessionStats.of(self._state, self._clock.read())
 
     def close(self) -> None:
         """Forget the stream; every later call raises SessionClosed. Closing twice is fine."""
@@ -384,9 +373,13 @@ class StreamingSession:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check_open(self) -> None:
+    def _check_open(self, *, may_be_over: bool = False) -> None:
         if self._is_closed:
             raise SessionClosed("the session is closed; open a new one or restore a snapshot")
+        if self._is_over and not may_be_over:
+            raise SessionClosed(
+                "the recording is over and its question answered; open a new session"
+            )
         steady = self._steady
         if steady is not None:
             steady.check(self._state.decoder)

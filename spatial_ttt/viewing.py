@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,11 +71,38 @@ def watch_source(
     anchors: AnchorPolicy | None = None,
 ) -> Viewer:
     """Watch a source to its end, with a progress line on a terminal's stderr."""
+    viewer = Viewer(_session(loaded, anchors), 0.0)
+    with _shown(spec, viewer, fps, num_frames) as frames:
+        viewer.session.observe(frames)
+    return viewer
+
+
+def answer_source(
+    loaded: LoadedModel,
+    spec: Any,
+    question: str,
+    decoding: Decoding,
+    *,
+    fps: float | None = None,
+    num_frames: int | None = None,
+    anchors: AnchorPolicy | None = None,
+) -> tuple[Viewer, Iterator[str]]:
+    """As `watch_source`, with the one question about it: sooner answered than by its session."""
+    viewer = Viewer(_session(loaded, anchors), 0.0)
+    with _shown(spec, viewer, fps, num_frames) as frames:
+        return viewer, viewer.session.finish(frames, question, decoding)
+
+
+def _session(loaded: LoadedModel, anchors: AnchorPolicy | None) -> StreamingSession:
     slots = piece_slots(loaded.model.device)
-    session = StreamingSession(
-        loaded.model, loaded.processor, slots_per_piece=slots, anchors=anchors
-    )
-    viewer = Viewer(session, 0.0)
+    return StreamingSession(loaded.model, loaded.processor, slots_per_piece=slots, anchors=anchors)
+
+
+@contextmanager
+def _shown(
+    spec: Any, viewer: Viewer, fps: float | None, num_frames: int | None
+) -> Iterator[Iterator[Frame]]:
+    """A source's frames, counted in a progress line."""
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with (
@@ -88,8 +116,7 @@ def watch_source(
                 bar.update(task, description=f"watching: {count} frames, {frame.time:.1f} s")
                 yield frame
 
-        viewer.session.observe(shown())
-    return viewer
+        yield shown()
 
 
 def _timed(source: Iterable[Frame], viewer: Viewer) -> Iterator[Frame]:

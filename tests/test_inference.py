@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from spatial_ttt.errors import ConfigError
-from spatial_ttt.inference import prepare
+from spatial_ttt.inference import last_slots, prepare
 from spatial_ttt.model.anchor import Attention
 from spatial_ttt.model.layers import MLP, pack
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
@@ -123,3 +123,11 @@ def test_a_prepared_model_says_the_same():
     prepare(model)
     found, _ = push(model, stream)
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+
+
+def test_the_last_piece_leaves_room_for_what_layers_held_back():
+    config = small_model().config
+    late = config.ttt_config.layer_types(config.text_config.num_hidden_layers).count("ttt")
+    assert late > 1
+    assert last_slots(64, config) == 64 - late
+    assert last_slots(late, config) == last_slots(1, config) == 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from spatial_ttt.errors import SessionClosed, SessionError, VideoError
 from spatial_ttt.generate import Decoding
 from spatial_ttt.model.answering import Answer
 from spatial_ttt.model.bounded_cache import AnchorPolicy
@@ -135,3 +136,45 @@ def test_a_stop_costs_no_step(steps):
     steps.clear()
     list(session.ask(QUESTIONS[0], Decoding(max_new_tokens=24, stop_ids=(tokens[5],))))
     assert steps == tokens[: tokens.index(tokens[5])]
+
+
+@pytest.mark.parametrize("slots_per_piece", [1, 2, 7])
+@pytest.mark.parametrize("count", [0, 1, 3, 8, 21])
+@pytest.mark.parametrize("before", [0, 5])
+def test_the_only_question_about_a_recording(slots_per_piece, count, before):
+    """Read with the last piece it is answered as after it, whatever was watched before and however pieces lie."""
+    for size, model in MODELS.items():
+        made = StreamingSession(model, processor(), slots_per_piece=slots_per_piece)
+        made.observe(frames(before))
+        expected = plain_answers(watched(size, before + count))[0]
+        answer = made.finish(iter(frames(count, start=before)), QUESTIONS[0], LONG)
+        stats = made.stats()
+        assert (stats.num_frames, stats.num_slots) == (before + count, (before + count) // 2)
+        assert "".join(answer) == expected
+        for refused in (lambda: made.ask("More?"), lambda: made.observe(()), made.fork):
+            with pytest.raises(SessionClosed, match="recording is over"):
+                refused()
+        made.close()
+
+
+@pytest.mark.parametrize("options", [{"steady": True}, {"max_bytes": 10**9}, {"anchors": BOUNDED}])
+def test_the_only_question_in_other_sessions(options):
+    anchors = {"anchors": options.get("anchors")}
+    expected = plain_answers(watched(40, 21, **anchors))[0]
+    made = watched(40, 4, **options)
+    assert "".join(made.finish(frames(17, start=4), QUESTIONS[0], LONG)) == expected
+
+
+def test_frames_that_are_refused_do_not_end_a_recording():
+    bad = [*frames(6, start=4), frames(1)[0]]
+    for most in (1, 8):
+        made = watched(40, 4)
+        made.slots_per_piece = most
+        with pytest.raises(VideoError, match="must not go backwards"):
+            made.finish(bad, QUESTIONS[0], LONG)
+        seen = made.stats().num_frames
+        assert 4 <= seen <= 10
+        assert plain_answers(made) == plain_answers(watched(40, seen))
+    with pytest.raises(SessionError, match="empty"):
+        made.finish([], " ")
+    assert "".join(made.finish([], QUESTIONS[0], LONG)) == plain_answers(watched(40, seen))[0]

@@ -56,6 +56,7 @@ COVERED_ELSEWHERE = {
     "eval.thumbnails": "eval/test_report.py",
     "eval.variants": "eval/test_models.py",
     "model.kernels.*": "model/kernels/test_kernels.py",
+    "pieces": "test_session.py",
     "stream_state": "test_session.py",
     "scenes.catalogue.*": "scenes/catalogue/test_catalogue.py",
     "scenes.glsl": "scenes/test_renderer.py",

@@ -11,7 +11,7 @@ import pytest
 from spatial_ttt.errors import VideoError
 from spatial_ttt.loading import LoadedModel
 from spatial_ttt.video import write_mp4
-from spatial_ttt.viewing import watch_live, watch_source
+from spatial_ttt.viewing import answer_source, watch_live, watch_source
 from tests.scenery import SHORT, answer, frames, model, processor, session
 
 
@@ -36,6 +36,16 @@ def test_a_file_is_watched_to_its_end(clip):
     assert all(parts[name] > 0 for name in ("decode", "preprocess", "vision", "decoder"))
     assert len(viewer.profile().splitlines()) == 6 and "ms per frame" in viewer.profile()
     assert len(answer(viewer.session)) > 0
+
+
+def test_the_only_question_is_answered_as_after_watching(clip):
+    question = "How many chairs are there?"
+    asked = watch_source(loaded(), clip, fps=4.0)
+    expected = "".join(asked.session.ask(question, SHORT))
+    viewer, pieces = answer_source(loaded(), clip, question, SHORT, fps=4.0)
+    assert "".join(pieces) == expected
+    assert viewer.figures()["frames"] == 20 and viewer.decode_seconds > 0
+    assert len(viewer.profile().splitlines()) == 6
 
 
 def test_uniform_frames(clip):

@@ -33,11 +33,17 @@ def first_token(
 def _first(
     model: SpatialTTTForConditionalGeneration, state: DecoderState, asking: Asking
 ) -> tuple[int, Read]:
-    read = read_question(model, state, asked(_words(model, asking.question)), asking.answer)
-    return int(model.lm_head(read.hidden).argmax()), read
+    read = read_question(model, state, asked(words(model, asking.question)), asking.answer)
+    return choose(model, read), read
 
 
-def _words(model: SpatialTTTForConditionalGeneration, count: int) -> Tensor:
+def choose(model: SpatialTTTForConditionalGeneration, read: Read) -> int:
+    """The likeliest first token of the answer; waits for the device."""
+    return int(model.lm_head(read.hidden).argmax())
+
+
+def words(model: SpatialTTTForConditionalGeneration, count: int) -> Tensor:
+    """Ids [1, count] of a question."""
     return torch.full((1, count), WORD_ID, device=model.device)
 
 

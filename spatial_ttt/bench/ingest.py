@@ -11,10 +11,11 @@ from torch import Tensor
 from spatial_ttt.bench.plan import FRAMES_PER_SLOT
 from spatial_ttt.bench.subject import Subject
 from spatial_ttt.model.bounded_cache import AnchorPolicy
-from spatial_ttt.model.layout import Layout
+from spatial_ttt.model.layout import END, Layout, join, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState
 from spatial_ttt.model.vision import VisionTokens, batch_slots, in_batches
+from spatial_ttt.questions import Piece, Read, asked, finish, read_question
 from spatial_ttt.steady_stream import SteadyStream
 
 
@@ -23,6 +24,12 @@ class Ingest(Protocol):
 
     def watch(self, pieces: Iterable[Tensor]) -> None:
         """Watch pieces of whole slots, uint8 [2 S, H, W, 3] on the device, as fast as it goes."""
+
+    def finish(self, frames: Tensor, words: Tensor, more: int) -> Read:
+        """Watch a last piece, end the video and read a question's ids [1, L]; `more` tokens may follow.
+
+        The stream is over with it: restart.
+        """
 
     def restart(self) -> None:
         """Begin a new stream, with all that the engine has prepared."""
@@ -75,11 +82,23 @@ class PlainIngest:
     def watch(self, pieces: Iterable[Tensor]) -> None:
         for frames in pieces:
             ids, layout = self._pieces.of(frames.shape[0] // FRAMES_PER_SLOT)
-            given = self._state.given_away()
-            self._state = given  # else the layers' old parts would stay alive here
+            given = self._given_away()
             vision = [self._encode(frames)]
             del frames
             _, self._state = self._model.decode_piece(ids, layout, vision.pop(), given, wanted=0)
+
+    def finish(self, frames: Tensor, words: Tensor, more: int) -> Read:
+        ids, layout = self._pieces.of(frames.shape[0] // FRAMES_PER_SLOT)
+        ids, layout = torch.cat((ids, words), 1), join(layout, (END, text(words.shape[1])))
+        piece = [Piece(ids, layout, self._encode(frames))]
+        read = finish(self._model, self._given_away(), piece, more)
+        self._state = read.fork
+        return read
+
+    def _given_away(self) -> DecoderState:
+        given = self._state.given_away()
+        self._state = given  # else the layers' old parts would stay alive here
+        return given
 
     def _encode(self, frames: Tensor) -> VisionTokens:
         model, subject = self._model, self._subject
@@ -123,6 +142,10 @@ class SteadyIngest:
         for frames in pieces:
             vision = stream.encode(subject.patches(frames), subject.grid)
             stream.advance(*self._pieces.of(frames.shape[0] // FRAMES_PER_SLOT), vision)
+
+    def finish(self, frames: Tensor, words: Tensor, more: int) -> Read:
+        self.watch((frames,))
+        return read_question(self._model, self.view, asked(words), more)
 
 
 def open_ingest(

@@ -7,15 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spatial_ttt.bench.asking import Asking, first_token
+from spatial_ttt.bench.asking import choose, words
 from spatial_ttt.bench.clock import GIB, forget_peak, peak_bytes, percentile, seconds_of
 from spatial_ttt.bench.flops import Clip, flops, utilisation
 from spatial_ttt.bench.ingest import Ingest
 from spatial_ttt.bench.memory import Held, StateBytes, memory_by_part, state_bytes
-from spatial_ttt.bench.plan import BenchPlan
+from spatial_ttt.bench.plan import FRAMES_PER_SLOT, BenchPlan
 from spatial_ttt.bench.record import Line
 from spatial_ttt.bench.rig import Rig, Tick
 from spatial_ttt.bench.stock import Stock
+from spatial_ttt.inference import last_slots
 
 WARM_FRAMES = 1024
 """A warm-up run is the measured run itself, or this long where that is longer."""
@@ -34,11 +35,16 @@ def measure_prefill(rig: Rig, frames: int) -> Line:
 
 
 def read_clip(rig: Rig, ingest: Ingest, frames: int) -> None:
-    """Watch a clip from its beginning and choose the first token of an answer."""
+    """Watch a clip from its beginning and choose the first token of an answer, as a session's `finish` does."""
+    plan, slots = rig.plan, frames // 2
+    last = slots
+    if slots > plan.slots_per_piece:
+        last = last_slots(plan.slots_per_piece, rig.subject.config)
     ingest.restart()
-    rig.push(ingest, frames // 2)
-    plan = rig.plan
-    first_token(rig.model, ingest, Asking(plan.question_tokens, plan.answer_tokens))
+    rig.push(ingest, slots - last)
+    question = words(rig.model, plan.question_tokens)
+    choose(rig.model, ingest.finish(rig.frames(last), question, plan.answer_tokens))
+    rig.tick(FRAMES_PER_SLOT * last)
 
 
 def measure_stock(stock: Stock, pool: Tensor, plan: BenchPlan, frames: int, tick: Tick) -> Line:

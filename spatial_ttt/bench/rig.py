@@ -51,13 +51,13 @@ class Rig:
         def pieces() -> Iterator[Tensor]:
             for at in range(0, slots, piece):
                 count = min(piece, slots - at)
-                yield self._frames(count)
+                yield self.frames(count)
                 self.tick(FRAMES_PER_SLOT * count)
 
         ingest.watch(pieces())
 
-    def _frames(self, slots: int) -> Tensor:
-        """So many slots; nobody keeps more than the pool."""
+    def frames(self, slots: int) -> Tensor:
+        """So many slots [2 S, H, W, 3]; nobody keeps more than the pool."""
         count, there = FRAMES_PER_SLOT * slots, self.pool.shape[0]
         if count <= there:
             return self.pool[:count]

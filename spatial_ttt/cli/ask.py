@@ -68,9 +68,14 @@ def ask(
     loaded = open_for_use(model, device, dtype, size)
     fps = 2.0 if fps is None and frames is None else fps
     anchors = viewing.anchor_policy(loaded, anchor_bytes, anchor_bits)
-    viewer = viewing.watch_source(loaded, video, fps=fps, num_frames=frames, anchors=anchors)
-    for question in questions:
-        pieces = viewer.session.ask(question, decoding)
+    how: dict[str, Any] = {"fps": fps, "num_frames": frames, "anchors": anchors}
+    if len(questions) == 1:  # is read with the last piece
+        viewer, only = viewing.answer_source(loaded, video, questions[0], decoding, **how)
+        answers = [only]
+    else:
+        viewer = viewing.watch_source(loaded, video, **how)
+        answers = [viewer.session.ask(question, decoding) for question in questions]
+    for question, pieces in zip(questions, answers, strict=True):
         if as_json:
             record = {"question": question, "answer": "".join(pieces), "model": loaded.name}
             typer.echo(json.dumps(record | viewer.figures()))
