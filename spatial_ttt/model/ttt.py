@@ -222,20 +222,28 @@ class TTTAttention(Attention):
         weights advanced (`held` and `context` are the caller's).
         """
         gate, box, length = tokens.gate, [tokens], tokens.query.shape[2]
-        is_beside, place, rule = beside.applies(rope, length), None, self.rule(tokens.fast.dtype)
+        is_beside, rule = beside.applies(rope, length), self.rule(tokens.fast.dtype)
         is_plain = branches == 1 and keep_state
+        made: fast_desk.Room | fw.FastWeights | None = None
         if is_beside and is_plain and fast_desk.applies(tokens.fast, state.fast, rule):
-            place = fast_desk.room(cast(fw.FastState, state.fast), length, rule)
+            made = fast_desk.room(cast(fw.FastState, state.fast), length, rule)
+        elif is_beside and torch.is_grad_enabled():
+            made = fw.FastWeights(*(w.view_as(w) for w in self.fast_weights.initial()))
 
         def attend() -> tuple[Tensor, Any]:
             return self._through_window(*tokens[:3], state.window, branches, tokens.room)
 
         def write() -> tuple[Tensor, Any]:
             fast = state.fast
-            return self._read_and_write(box.pop(), rope, fast, branches, keep_state, place)
+            return self._read_and_write(box.pop(), rope, fast, branches, keep_state, made)
 
         if is_beside:
-            (attended, window), (read, fast) = beside.both(attend, write, rope.device)
+            (attended, window), (read, fast) = beside.both(
+                attend,
+                write,
+                rope.device,
+                reads=(tokens.fast, tokens.lr, tokens.momentum, rope, state.fast, made),
+            )
             del tokens
         else:
             attended, window = attend()
@@ -251,20 +259,23 @@ class TTTAttention(Attention):
         state: fw.FastState | fw.BriefState,
         branches: int,
         keep_state: bool,
-        place: fast_desk.Room | None = None,
+        made: fast_desk.Room | fw.FastWeights | None = None,
     ) -> tuple[Tensor, Any]:
-        """What queries read [B, heads, L, D of a head], and the state after; with a `place` made at the desk."""
+        """What queries read [B, heads, L, D of a head], and the state after.
+
+        Going aside, `made` was made before: room at the desk, or with gradients the weights before the first write.
+        """
         rule = self.rule(tokens.fast.dtype)
-        if place is not None:
+        if isinstance(made, fast_desk.Room):
             lr, momentum = _rates_of_heads(tokens)
             coming = fast_desk.Unshaped(tokens.fast, rope, lr, momentum, UNIT_EPS)
             past = cast(fw.FastState, state)
-            return fast_desk.scan(past, coming, self._row_norms(), rule, place)
+            return fast_desk.scan(past, coming, self._row_norms(), rule, made)
         inputs = self.fast_inputs(tokens, rope)
         del tokens
         if branches == 1 and commit.applies(inputs.query, rule, state.weights.gate.shape):
             return fast_stream.scan(state, inputs, self._row_norms(), rule, keep_state=keep_state)
-        initial = self.fast_weights.initial()
+        initial = made or self.fast_weights.initial()
         if branches == 1:
             return fw.scan(state, inputs, initial, rule, keep_state=keep_state)
         return fw.read_branches(state, inputs, initial, rule, branches), state

@@ -6,14 +6,70 @@ import pytest
 import torch
 
 from spatial_ttt.model import beside
+from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from tests.model.kernels.checks import run
-from tests.model.streams import model_of, push, random_stream, relative, same_bits, video
+from tests.model.streams import Stream, model_of, push, random_stream, relative, same_bits, video
 from tests.model.test_steady_answer import wide_model
 
 
 def test_a_cpu_has_no_second_stream() -> None:
     with torch.no_grad():
         assert not beside.applies(torch.zeros(1), 1 << 20)
+
+
+def trained(
+    model: SpatialTTTForConditionalGeneration, stream: Stream, cuts: tuple[int, ...] = ()
+) -> list[torch.Tensor]:
+    """The output of all layers, and the gradients of the input and of every parameter they have."""
+    hidden = stream.hidden.detach().clone().requires_grad_()
+    leaves = [hidden, *model.decoder.parameters()]
+    out, _ = push(model, stream._replace(hidden=hidden), cuts)
+    wave = torch.linspace(0, 40, out.numel(), device=out.device).sin().view_as(out)
+    found = torch.autograd.grad((out.float() * wave).sum(), leaves, allow_unused=True)
+    zero = torch.zeros(1, device=out.device)
+    return [out.detach(), *(zero if grad is None else grad for grad in found)]
+
+
+def test_the_way_aside_passes_every_gradient_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without CUDA, one after the other: what is made beforehand is linked to the parameters."""
+    for model in (model_of(torch.float64), model_of(torch.float64, low_rank=2)):
+        stream = random_stream(model, video((2, 3), 6), batch=2)
+        expected = trained(model, stream, (20,))
+        with monkeypatch.context() as patched:
+            patched.setattr(beside, "applies", lambda *_: True)
+            found = trained(model, stream, (20,))
+        assert sum(bool(grad.any()) for grad in expected) > 60
+        for got, wanted in zip(found, expected, strict=True):
+            assert relative(got, wanted) <= 1e-12  # some sums are made in another order
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore:.*deterministic", "ignore:.*no current CUDA context")
+@pytest.mark.parametrize("again", [False, True])
+def test_a_second_stream_changes_no_gradient(again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three layers with several writes, repeated; `again`: activations are made again in the backward pass.
+
+    Fresh memory is filled with NaN, so whatever is given out too early shows.
+    """
+    with torch.no_grad():
+        model = wide_model("cuda").train()
+    model.decoder.gradient_checkpointing = again
+    stream = random_stream(model, video((2, 3), 600), batch=2).to("cuda")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        monkeypatch.setattr(beside, "LEAST_TOKENS", 1 << 30)
+        expected = trained(model, stream)
+        monkeypatch.setattr(beside, "LEAST_TOKENS", 1)
+        for _ in range(5):
+            found = trained(model, stream)
+            errors = [relative(got, wanted) for got, wanted in zip(found, expected, strict=True)]
+            # Sums in another order would turn last bits of bfloat16.
+            assert max(errors) <= 0.02, errors
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.gpu
