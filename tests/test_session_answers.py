@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -151,7 +152,7 @@ def test_the_only_question_about_a_recording(slots_per_piece, count, before):
         stats = made.stats()
         assert (stats.num_frames, stats.num_slots) == (before + count, (before + count) // 2)
         assert "".join(answer) == expected
-        for refused in (lambda: made.ask("More?"), lambda: made.observe(()), made.fork):
+        for refused in (partial(made.ask, "More?"), partial(made.observe, ()), made.fork):
             with pytest.raises(SessionClosed, match="recording is over"):
                 refused()
         made.close()
