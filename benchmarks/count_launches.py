@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import bisect
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ from spatial_ttt.model import (
 )
 from spatial_ttt.model.anchor import Attention
 from spatial_ttt.model.kernels import wide_scan, wide_scan_triton
-from spatial_ttt.model.kernels.captured import Products
+from spatial_ttt.model.kernels.captured import Products, ready
 from spatial_ttt.model.layers import RMSNorm
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.ttt import TTTAttention
@@ -77,6 +77,9 @@ class Sums:
     moved: float = 0.0
     seconds: float = 0.0
     kinds: Counter[str] = field(default_factory=Counter)
+    times: defaultdict[str, float] = field(
+        default_factory=lambda: defaultdict(float)
+    )  # of a kind, s
 
 
 class Launches(TorchDispatchMode):
@@ -148,8 +151,10 @@ class Launches(TorchDispatchMode):
         moved = float(sum(_bytes(x) for x in tree_leaves(tensors) if isinstance(x, Tensor)))
         sums.launches += not self.graphs
         sums.moved += moved
-        sums.seconds += max(operations / self.speed, moved / self.width)
+        seconds = max(operations / self.speed, moved / self.width)
+        sums.seconds += seconds
         sums.kinds[name] += not self.graphs
+        sums.times[name] += seconds
 
 
 def _is_on_device(tensors: Any) -> bool:
@@ -243,7 +248,6 @@ def as_on_a_gpu(counted: Launches) -> Iterator[Any]:
         return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, **how)[0]
 
     yield patch.object(F, "scaled_dot_product_attention", attention)
-    ready = wide_scan_triton.ready
 
     def as_graph(*args: Any) -> Products:
         products = ready(*args)
@@ -297,7 +301,7 @@ def tell(counted: Launches, kinds: int) -> None:
         for part, sums in sorted(found.items(), key=lambda pair: -pair[1].launches):
             _row(direction, part, sums)
             for kind, number in sums.kinds.most_common(kinds):
-                print(f"{'':13}{number:6} {kind}")
+                print(f"{'':13}{number:6} {kind:42}{sums.times[kind] * 1e3:16.1f}")
         all_of_it = Sums(
             sum(s.launches for s in found.values()),
             sum(s.flops for s in found.values()),

@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +154,7 @@ class Processor:
         """
         x = self.fit(frames).movedim(-1, 1)
         target = (x.shape[2], x.shape[3])
-        mean, std = (
-            torch.tensor(v, device=x.device).view(1, 3, 1, 1) * 255
-            for v in (self.frames.mean, self.frames.std)
-        )
+        mean, std = (_colour(tuple(v), x.device) for v in (self.frames.mean, self.frames.std))
         x = (x.float() - mean) / std
         p, m = self.frames.patch_size, self.frames.spatial_merge_size
         grid = (target[0] // p, target[1] // p)
@@ -218,6 +215,13 @@ class Processor:
         if size is not None:
             values["size"] = size
         return cls(tokenizer, FrameFormat(**values))
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # else the kept tensor could not be used in training
+def _colour(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """One value of 0..255 a channel, [1, 3, 1, 1]; kept, since a copy to a device makes the host wait."""
+    return torch.tensor(values, device=device).view(1, 3, 1, 1) * 255
 
 
 def _resize(x: Tensor, target: tuple[int, int]) -> Tensor:

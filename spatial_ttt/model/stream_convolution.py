@@ -129,15 +129,18 @@ def _gaps(plan: Plan) -> tuple[tuple[int, int], ...]:
 def _gap_index(plan: Plan, device: torch.device) -> Tensor:
     """Indices of the same tokens."""
     with torch.inference_mode(False):  # else the kept tensor could not be used in training
-        index = torch.cat([torch.arange(*gap) for gap in _gaps(plan)])
-        if device.type != "cuda":
-            return index.to(device)
-        # A question of another length needs one in every layer: the host must not wait for each.
-        return index.pin_memory().to(device, non_blocking=True)
+        return _sent(torch.cat([torch.arange(*gap) for gap in _gaps(plan)]), device)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _token_index(starts: tuple[int, ...], size: int, device: torch.device) -> Tensor:
     """Indices of the tokens of slots that begin at `starts`; kept, since patterns repeat."""
     with torch.inference_mode(False):  # else the kept tensor could not be used in training
-        return (torch.tensor(starts)[:, None] + torch.arange(size)).flatten().to(device)
+        return _sent((torch.tensor(starts)[:, None] + torch.arange(size)).flatten(), device)
+
+
+def _sent(index: Tensor, device: torch.device) -> Tensor:
+    """On the device, without waiting for what it does: layouts are many, in training each pack has its own."""
+    if device.type != "cuda":
+        return index.to(device)
+    return index.pin_memory().to(device, non_blocking=True)

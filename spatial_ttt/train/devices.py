@@ -14,8 +14,14 @@ from torch import Tensor
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """The array on a device; a GPU fetches it while the host goes on."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return sent(torch.from_numpy(array), device)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The same for a tensor of the host: `to` would wait until the device has done all it was given before."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @lru_cache(maxsize=64)

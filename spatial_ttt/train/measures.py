@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spatial_ttt.train.dataset import LoadedPack
+from spatial_ttt.train.devices import sent
 from spatial_ttt.train.flops import FlopCounter, SampleShape
 from spatial_ttt.train.packed import PackSums
 
@@ -48,7 +49,7 @@ def pack_sums(pack: LoadedPack, out: PackSums, counter: FlopCounter) -> Tensor:
         (
             out.loss.detach().double()[None],
             out.counts,
-            torch.tensor(host, dtype=torch.float64, device=device),
+            sent(torch.tensor(host, dtype=torch.float64), device),
         )
     )
 

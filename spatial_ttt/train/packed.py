@@ -36,6 +36,7 @@ from spatial_ttt.model.vision import VisionTokens
 from spatial_ttt.processor import Processor
 from spatial_ttt.train.conversation import Encoded
 from spatial_ttt.train.dataset import LoadedSample
+from spatial_ttt.train.devices import sent
 from spatial_ttt.train.optim import added_parameters
 from spatial_ttt.train.touching import touch
 
@@ -81,12 +82,12 @@ class Rows:
             at += [row * length + n - 1 for n in targets]
             token += [encoded.ids[n] for n in targets]
             owner += [row] * len(targets)
-        self.ids = ids.to(device)
-        self.positions = where.to(device)  # [3, B, L]
-        self.at = torch.tensor(at, dtype=torch.long, device=device)
-        self.token = torch.tensor(token, dtype=torch.long, device=device)
-        self.owner = torch.tensor(owner, dtype=torch.long, device=device)
-        self.vision_at = torch.cat(vision_at).to(device)
+        self.ids = sent(ids, device)
+        self.positions = sent(where, device)  # [3, B, L]
+        self.at, self.token, self.owner = (
+            sent(torch.tensor(numbers, dtype=torch.long), device) for numbers in (at, token, owner)
+        )
+        self.vision_at = sent(torch.cat(vision_at), device)
         self.rope = torch.empty(0)
         self.vision: VisionTokens | None = None
 
@@ -162,7 +163,7 @@ class PackedModel(nn.Module):
         parts = []
         for one_size in _runs_of_size(frames):
             for piece in one_size.split(2 * VISION_SLOTS):
-                patches, grid = self.processor.patches(piece.to(device, non_blocking=True))
+                patches, grid = self.processor.patches(sent(piece, device))
                 if recompute:
                     part = checkpoint(
                         self.model.encode,
@@ -202,7 +203,7 @@ class PackedModel(nn.Module):
         has = torch.zeros_like(missed).index_add(0, owner, torch.ones_like(hit, dtype=missed.dtype))
         exact = ((missed == 0) & (has > 0)).sum()
         counts = torch.stack(
-            (torch.as_tensor(len(target), device=loss.device), hit.sum(), (has > 0).sum(), exact)
+            (hit.new_full((), len(target), dtype=torch.long), hit.sum(), (has > 0).sum(), exact)
         )
         return PackSums(loss, counts.to(torch.float64))
 

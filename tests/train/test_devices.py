@@ -7,7 +7,7 @@ import time
 import numpy as np
 import torch
 
-from spatial_ttt.train.devices import HostCopy, Mark, constant, to_device
+from spatial_ttt.train.devices import HostCopy, Mark, constant, sent, to_device
 
 CPU = torch.device("cpu")
 
@@ -17,6 +17,7 @@ def test_arrays_keep_their_values_and_types() -> None:
         tensor = to_device(array, CPU)
         np.testing.assert_array_equal(tensor.numpy(), array)
         assert tensor.numpy().dtype == array.dtype
+        np.testing.assert_array_equal(sent(tensor, CPU).numpy(), array)
 
 
 def test_a_constant_is_made_once() -> None:

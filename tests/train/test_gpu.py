@@ -1,4 +1,4 @@
-"""Training on a GPU: windows through FlashAttention with gradients, a step in bfloat16 against float32."""
+"""Training on a GPU: windows through FlashAttention with gradients, a step in bfloat16 against float32, no waiting."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import dataclasses
 import pytest
 import torch
 
+from spatial_ttt.data_format import Sample, Turn
 from spatial_ttt.model.attention import attend
+from spatial_ttt.testing.small import small_model, small_processor
+from spatial_ttt.train.dataset import load_sample
 from spatial_ttt.train.logs import read_metrics
+from spatial_ttt.train.packed import PackedModel
+from spatial_ttt.train.run_config import DataConfig, FramesConfig
 from spatial_ttt.train.trainer import train
 from tests.train import toy
 
@@ -16,6 +21,25 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
+
+
+def test_a_pack_is_given_to_the_device_without_waiting_for_it(tmp_path):
+    """Else the device is idle at the beginning of every pack, until the host has told it what comes next."""
+    model = small_model(chunk_size=16, window_size=16).to("cuda", torch.bfloat16).train()
+    packed = PackedModel(model, small_processor(), 0)
+    config = DataConfig(files=("unused",), frames=FramesConfig(most=8))
+    packs = []
+    for number, frames in enumerate((4, 8, 2, 6)):
+        toy.write_clip(tmp_path / f"{number}.mp4", number, frames)
+        turns = (Turn("human", f"<video>{'?' * number}"), Turn("gpt", str(number)))
+        sample = Sample(turns=turns, videos=(f"{number}.mp4",))
+        packs.append([load_sample(sample, tmp_path, config, small_processor())])
+    packed(packs[0] + packs[1]).loss.backward()  # what all packs share is kept from here on
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        packed(packs[2] + packs[3]).loss.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(
