@@ -11,7 +11,7 @@ other where gradients go across, and keeps their memory meanwhile. It does not f
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -26,10 +26,17 @@ U = TypeVar("U")
 
 
 def applies(x: torch.Tensor, length: int) -> bool:
-    """A second stream may be used for `length` tokens: on a GPU, outside captured work."""
+    """A second stream may be used for `length` tokens: on the current GPU, outside captured work."""
     if x.device.type != "cuda" or length < LEAST_TOKENS:
         return False
+    if x.device.index != torch.cuda.current_device():
+        return False  # going back and forth between streams would leave the other device the current one
     return not torch.cuda.is_current_stream_capturing()
+
+
+def current(device: torch.device) -> torch.cuda.Stream | None:
+    """The stream that work on this device goes to now; None where there is no CUDA."""
+    return torch.cuda.current_stream(device) if device.type == "cuda" else None
 
 
 def both(
@@ -42,48 +49,65 @@ def both(
 
     With gradients `reads`, a nest of tuples, holds all tensors that `other` reads. A parameter itself must not be among
     them: its gradients are summed on the stream that meets it first, and that should be the current one.
-    Without CUDA one follows the other.
+    Without CUDA one follows the other; with it, `device` is the current one.
     """
-    if device.type != "cuda":
+    here = current(device)
+    if here is None:
         return main(), other()
-    current, side = torch.cuda.current_stream(device), _stream(device)
-    began = current.record_event()
+    side = _stream(device)
+    began = here.record_event()
     first = main()
     side.wait_event(began)
     if torch.is_grad_enabled():
         for read in tensors(reads):
             # Its backward pass reads it again, when nothing else may keep it and the current stream may be far ahead.
             read.record_stream(side)
-    with torch.cuda.stream(side):
-        second = other()
+    second = _on(side, other, here)
     for made in tensors(second):
-        made.record_stream(
-            current
-        )  # else its memory might be given out again while it is still read there
-    current.wait_stream(side)
+        # Else its memory might be given out again while it is still read there.
+        made.record_stream(here)
+    here.wait_stream(side)
     return first, second
 
 
 class Lane:
-    """A stream of its own for work that others need not wait for; where there is no CUDA, work is done at once."""
+    """A stream of its own for work that others need not wait for; where there is no CUDA, work is done at once.
 
-    def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    One thread at a time, on the stream `beside` (None without CUDA) of the current device.
+    """
+
+    def __init__(self, beside: torch.cuda.Stream | None) -> None:
+        self._beside = beside
+        self._stream = None if beside is None else torch.cuda.Stream(beside.device)
+        # Waiting for an event means its latest record, so one serves all work.
+        self._began = None if beside is None else torch.cuda.Event()
 
     def run(self, work: Callable[[], object]) -> Callable[[], None]:
-        """Do it here, after all that the current stream was given; returns what lets the current stream wait for it.
+        """Do it here, after all that `beside` was given; returns what lets `beside` wait for it.
 
         What the work reads and makes must outlive that.
         """
-        stream = self._stream
-        if stream is None:
+        beside, stream, began = self._beside, self._stream, self._began
+        if beside is None or stream is None or began is None:
             work()
             return _nothing
-        stream.wait_stream(torch.cuda.current_stream(stream.device))
-        with torch.cuda.stream(stream):
-            work()
-        done = stream.record_event()
-        return lambda: torch.cuda.current_stream(stream.device).wait_event(done)
+        began.record(beside)
+        began.wait(stream)
+        _on(stream, work, beside)
+        return partial(stream.record_event().wait, beside)
+
+
+def _on(stream: torch.cuda.Stream, work: Callable[[], T], back: torch.cuda.Stream) -> T:
+    """Work on a stream of the current device, whose current stream is `back`.
+
+    As within `torch.cuda.stream`, without its questions about devices and streams: long pieces come here thousands
+    of times.
+    """
+    torch.cuda.set_stream(stream)
+    try:
+        return work()
+    finally:
+        torch.cuda.set_stream(back)
 
 
 def _nothing() -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from spatial_ttt.model.beside import Lane
+from spatial_ttt.model.beside import Lane, current
 from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.fast_weights import ROW_EPS, FastState, FastWeights
 from spatial_ttt.model.kernels import commit as kernels
@@ -34,7 +34,7 @@ class _Kind(NamedTuple):
     dtypes: tuple[torch.dtype, ...]  # of queries, learning rates, momentum
     rule: TTTConfig
     device: torch.device
-    stream: int
+    stream: torch.cuda.Stream | None  # None without CUDA
 
 
 class Unshaped(NamedTuple):
@@ -109,11 +109,9 @@ def scan(
 
 def _kind(inputs: Unshaped, rule: TTTConfig) -> _Kind:
     fast, heads = inputs.fast, inputs.momentum.shape[1]
-    on_gpu = fast.device.type == "cuda"
-    stream = torch.cuda.current_stream(fast.device).cuda_stream if on_gpu else 0
     dtypes = (fast.dtype, inputs.lr.dtype, inputs.momentum.dtype)
     shape = (fast.shape[0], heads, fast.shape[-1] // (3 * heads))
-    return _Kind(shape, dtypes, rule, fast.device, stream)
+    return _Kind(shape, dtypes, rule, fast.device, current(fast.device))
 
 
 @lru_cache(maxsize=4)
@@ -146,13 +144,16 @@ class Desk:
         self.sizes = sorted({-(-chunk * (n + 1) // SIZES) for n in range(SIZES)})
         self.known: dict[tuple[int, bool, int], Callable[[], None]] = {}
         self.graphs = Graphs(kind.device, on_current=True)
-        self.lane = Lane(kind.device)
+        self.lane = Lane(kind.stream)
         self.turn = Lock()
 
     def scan(
         self, state: FastState, inputs: Unshaped, norms: Tensor, place: Room
     ) -> tuple[Tensor, FastState]:
-        """Chunk by chunk, as `fast_weights.scan`; the state lies in `place`, what was read among the tokens."""
+        """Chunk by chunk, as `fast_weights.scan`; the state lies in `place`, what was read among the tokens.
+
+        On the stream that the desk is for.
+        """
         dim, chunk = self.weights.shape[-1], self.rule.chunk_size
         out = mixing.queries_of(inputs.fast, dim)
         start, filled = 0, state.num_tokens

@@ -17,6 +17,15 @@ def test_a_cpu_has_no_second_stream() -> None:
         assert not beside.applies(torch.zeros(1), 1 << 20)
 
 
+def test_without_cuda_a_lane_works_at_once() -> None:
+    done: list[int] = []
+    assert beside.current(torch.device("cpu")) is None
+    wait = beside.Lane(None).run(lambda: done.append(1))
+    assert done == [1]
+    wait()
+    assert beside.both(lambda: 1, lambda: 2, torch.device("cpu")) == (1, 2)
+
+
 def trained(
     model: SpatialTTTForConditionalGeneration, stream: Stream, cuts: tuple[int, ...] = ()
 ) -> list[torch.Tensor]:
@@ -125,6 +134,47 @@ def test_memory_made_beside_is_not_given_out_while_it_is_read() -> None:
         sums.append(made.sum())
         del made
     assert [s.item() for s in sums] == [float(n) * size for n in range(50)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@torch.no_grad()
+def test_a_lane_works_after_what_was_given_and_is_waited_for() -> None:
+    """With one event for all work: what is given later does not keep earlier work waiting for the wrong thing."""
+    device = torch.device("cuda")
+    place, seen = torch.zeros(1 << 22, device=device), torch.zeros(50, 1 << 22, device=device)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        here = beside.current(device)
+        assert here is not None
+        lane = beside.Lane(here)
+        for number in range(50):
+            for _ in range(8):
+                place.add_(1)
+            wait = lane.run(lambda n=number: seen[n].copy_(place))  # type: ignore[misc]
+            assert beside.current(device) == here
+            wait()
+        here.synchronize()
+    assert torch.equal(seen[:, 0], 8.0 * torch.arange(1, 51, device=device))
+    assert torch.equal(seen, seen[:, :1].expand_as(seen))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_work_beside_that_fails_leaves_the_stream_as_it_was() -> None:
+    device = torch.device("cuda")
+    here = beside.current(device)
+
+    def fail() -> None:
+        assert beside.current(device) != here
+        raise KeyError
+
+    assert here is not None
+    with pytest.raises(KeyError):
+        beside.Lane(here).run(fail)
+    with pytest.raises(KeyError):
+        beside.both(lambda: None, fail, device)
+    assert beside.current(device) == here
 
 
 @pytest.mark.gpu
