@@ -54,6 +54,8 @@ def prepare(model: SpatialTTTForConditionalGeneration) -> None:
                     "a model with adapters (LoRA) cannot be prepared for inference; merge them into the weights first"
                 )
             pack(module, layers)
+    for block in model.model.visual.blocks:
+        block.attn.__dict__.setdefault("packed", {})  # what is derived of its weights is kept
     log.info("prepared %d layers for inference", len(model.decoder.layers))
 
 

@@ -132,7 +132,12 @@ def linear_together(module: nn.Module, x: Tensor, layers: Sequence[nn.Linear]) -
     """The outputs of linear layers side by side, [..., sum of their widths]."""
     packed = packed_weights(module, x, *layers)
     if packed is not None:
-        return F.linear(x, packed.weight, packed.bias)
+        if packed.bias is None:
+            return F.linear(x, packed.weight)
+        rows = x.flatten(0, -2)
+        # As a vector it would go to cuBLASLt, which takes the host twice as long.
+        bias = packed.bias.expand(rows.shape[0], -1)
+        return torch.addmm(bias, rows, packed.weight.t()).unflatten(0, x.shape[:-1])
     if torch.is_grad_enabled() and all(type(layer) is nn.Linear for layer in layers):
         bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
         return F.linear(x, torch.cat([layer.weight for layer in layers]), bias)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spatial_ttt.model.kernels import shaping
-from spatial_ttt.model.layers import taken
+from spatial_ttt.model.layers import derived, taken
 
 BATCH_SLOTS = 32
 """Most slots that go through the tower at once."""
@@ -105,38 +105,37 @@ def _through(
             x = run_block(block, x, cos, sin)
             yield from [x] * wanted.count(number)
         return
-    more: Tensor | None = None  # not added yet: what follows adds it on the way
+    late: Tensor | None = None  # a bias that is not added yet: what follows adds it on the way
     for number, block in enumerate(visual.blocks):
         # Large tensors are given away: each goes as soon as it is read.
-        x, normed = shaping.add_layer_norm(x, more, block.norm1)
-        box, more = [normed], None
-        del normed
-        mixed = _attention(block.attn, box, cos, sin)
-        x, normed = shaping.add_layer_norm(x, mixed, block.norm2)
-        box = [normed]
-        del normed, mixed
-        more = _mlp(block.mlp, box)
+        box = [shaping.add_layer_norm(x, late, block.norm1)]
+        late = _add_attention(x, block.attn, box, cos, sin)
+        box = [shaping.add_layer_norm(x, late, block.norm2)]
+        late = _add_mlp(x, block.mlp, box)
         if number in wanted:
-            x, more = x.add_(more), None
+            x, late = x.add_(late), None
             yield from [x] * wanted.count(number)
 
 
 def vision_block(block: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """One block of the tower over S slots at once, [S, patches, width]."""
     x = x + _attention(block.attn, block.norm1(x), cos, sin)
-    return x + _mlp(block.mlp, block.norm2(x))
+    out: Tensor = x + block.mlp(block.norm2(x))
+    return out
 
 
-def _mlp(mlp: Any, given: Tensor | list[Tensor]) -> Tensor:
-    x = taken(given)
-    if not (shaping.applies(x) and x.device.type == "cuda" and _is_tanh_gelu(mlp)):
-        return mlp(x)
-    # cuBLAS applies this activation while it writes the product.
-    first = mlp.linear_fc1
-    shape = x.shape[:2]
-    wide = torch._addmm_activation(first.bias, x.flatten(0, 1), first.weight.t(), use_gelu=True)
+def _add_mlp(to: Tensor, mlp: Any, given: list[Tensor]) -> Tensor:
+    """Add what the MLP makes of x [S, P, D], which is given away, in place; the bias that is still missing."""
+    x, first, second = given.pop(), mlp.linear_fc1, mlp.linear_fc2
+    if x.device.type == "cuda" and _is_tanh_gelu(mlp):
+        # cuBLAS applies this activation while it writes the product.
+        wide = torch._addmm_activation(first.bias, x.flatten(0, 1), first.weight.t(), use_gelu=True)
+    else:
+        wide = mlp.act_fn(first(x)).flatten(0, 1)
     del x
-    return mlp.linear_fc2(wide).unflatten(0, shape)
+    to.flatten(0, 1).addmm_(wide, second.weight.t())
+    bias: Tensor = second.bias
+    return bias
 
 
 def _is_tanh_gelu(mlp: Any) -> bool:
@@ -151,17 +150,31 @@ def _merge(merger: Any, x: Tensor) -> Tensor:
     return merger(x.flatten(0, 1)).unflatten(0, (x.shape[0], -1))
 
 
-def _attention(attn: Any, given: Tensor | list[Tensor], cos: Tensor, sin: Tensor) -> Tensor:
-    x = taken(given)
-    qkv = attn.qkv(x)
-    del x
-    turned = shaping.applies(qkv)
-    if turned:
-        qkv = shaping.turn_patches(qkv, cos, sin, attn.num_heads)
-    q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    if not turned:
-        q, k = _turn(q, cos, sin), _turn(k, cos, sin)
+def _attention(attn: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    q, k, v = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k = _turn(q, cos, sin), _turn(k, cos, sin)
     return attn.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def _add_attention(to: Tensor, attn: Any, given: list[Tensor], cos: Tensor, sin: Tensor) -> Tensor:
+    """As `_add_mlp`. cuBLAS asks the host twice as long for a product with a bias as for one without.
+
+    Biases of queries and keys are added as they are turned. Shares of attention sum to one, so that of the values
+    passes through it, and the projection makes it a part of its own.
+    """
+    first, last = attn.qkv, attn.proj
+
+    def make() -> Tensor:
+        of_values = first.bias[2 * last.in_features :]
+        return (last.bias.float() + last.weight.float() @ of_values.float()).to(last.bias.dtype)
+
+    qkv = F.linear(given.pop(), first.weight)
+    qkv = shaping.turn_patches(qkv, cos, sin, attn.num_heads, first.bias)
+    q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    del qkv, q, k, v
+    to.flatten(0, 1).addmm_(mixed.reshape(-1, last.in_features), last.weight.t())
+    return derived(attn, "late", (first.bias, last.weight, last.bias), make)
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -71,11 +71,11 @@ def add_rms_norm(x: Tensor, more: Tensor, weight: Tensor, eps: float) -> tuple[T
     return kernels.add_rms_norm(x, more, weight, eps)
 
 
-def add_layer_norm(x: Tensor, more: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
-    """x + more (None: x itself), and its LayerNorm by the module `norm`; [S, P, D] each."""
+def add_layer_norm(x: Tensor, late: Tensor | None, norm: Any) -> Tensor:
+    """Add a bias [D] (None: nothing) to x [S, P, D], which is dense, in place; its LayerNorm by the module `norm`."""
     from spatial_ttt.model.kernels import shaping_triton as kernels
 
-    return kernels.add_layer_norm(x, more, norm.weight, norm.bias, norm.eps)
+    return kernels.add_layer_norm(x, late, norm.weight, norm.bias, norm.eps)
 
 
 def swiglu_halves(both: Tensor, out: Tensor | None = None) -> Tensor:
@@ -85,8 +85,11 @@ def swiglu_halves(both: Tensor, out: Tensor | None = None) -> Tensor:
     return kernels.swiglu_halves(both, out)
 
 
-def turn_patches(qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
-    """`vision._turn` of queries and keys, in place: qkv [S, P, 3 H Dh], cos and sin [P, Dh / 2]."""
+def turn_patches(qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int, bias: Tensor) -> Tensor:
+    """`vision._turn` of queries and keys and their bias, in place: qkv [S, P, 3 H Dh], cos, sin [P, Dh / 2].
+
+    The bias is [3 H Dh]; values stay as they are, without theirs.
+    """
     from spatial_ttt.model.kernels import shaping_triton as kernels
 
-    return kernels.turn_patches(qkv, cos, sin, num_heads)
+    return kernels.turn_patches(qkv, cos, sin, num_heads, bias)

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
+
 if TYPE_CHECKING:
     from spatial_ttt.model.kernels.shaping import HeadNorms
 
@@ -118,10 +120,10 @@ def heads(
     table = q if scales is None else scales.contiguous()
     rows = batch * length
     if rows:
-        _heads[(triton.cdiv(rows, _TOKENS), total)](
+        _heads[(cdiv(rows, _TOKENS), total)](
             qkv, rope, norms.query, norms.key, table, q, k, v, q if fast is None else fast, rows, length,
             room, *qkv.stride()[:2], *rope.stride()[:2], norms.eps, HEADS=num, KV_HEADS=kv_heads, HALF=dim // 2,
-            BLOCK=triton.next_power_of_2(dim // 2), TOKENS=_TOKENS, HAS_FAST=fast is not None, num_warps=4,
+            BLOCK=next_power_of_2(dim // 2), TOKENS=_TOKENS, HAS_FAST=fast is not None, num_warps=4,
         )  # fmt: skip
     return q, k[:, :, room:], v[:, :, room:], fast
 
@@ -164,9 +166,9 @@ def rates(raw: Tensor, offset: float, num_heads: int, has: tuple[bool, bool]) ->
     )
     rows = batch * length
     if rows:
-        _rates[(triton.cdiv(rows, 32),)](
+        _rates[(cdiv(rows, 32),)](
             raw, lr, momentum, gate, rows, offset, HEADS=num_heads, WIDTH=width, HAS_MOMENTUM=has[0],
-            HAS_GATE=has[1], BLOCK=triton.next_power_of_2(width), TOKENS=32, num_warps=4,
+            HAS_GATE=has[1], BLOCK=next_power_of_2(width), TOKENS=32, num_warps=4,
         )  # fmt: skip
     return lr, momentum, gate
 
@@ -206,14 +208,14 @@ def add_rms_norm(
     total = x if more is None else torch.empty_like(out)
     _add_rms_norm[(x.shape[0] * x.shape[1],)](
         x, other, weight, total, out, size, x.shape[1], *x.stride()[:2], *other.stride()[:2], eps,
-        HAS_MORE=more is not None, BLOCK=triton.next_power_of_2(size), num_warps=8 if size >= 2048 else 4,
+        HAS_MORE=more is not None, BLOCK=next_power_of_2(size), num_warps=8 if size >= 2048 else 4,
     )  # fmt: skip
     return total.reshape(shape), out.reshape(shape)
 
 
 @triton.jit
 def _add_layer_norm(
-    x, more, weight, bias, total, out, size, eps, HAS_MORE: tl.constexpr, BLOCK: tl.constexpr
+    x, late, weight, bias, out, size, eps, HAS_LATE: tl.constexpr, BLOCK: tl.constexpr
 ):
     row = tl.program_id(0).to(tl.int64)
     c = tl.arange(0, BLOCK)
@@ -221,10 +223,10 @@ def _add_layer_norm(
     at = row * size + c
     value = tl.load(x + at, mask=mask, other=0.0)
     dtype = value.dtype
-    if HAS_MORE:
-        other = tl.load(more + at, mask=mask, other=0.0)
+    if HAS_LATE:
+        other = tl.load(late + c, mask=mask, other=0.0)
         value = (value.to(tl.float32) + other.to(tl.float32)).to(dtype)
-        tl.store(total + at, value, mask=mask)
+        tl.store(x + at, value, mask=mask)
     exact = value.to(tl.float32)
     mean = tl.sum(exact, axis=0) / size
     apart = tl.where(mask, exact - mean, 0.0)
@@ -235,19 +237,16 @@ def _add_layer_norm(
 
 
 def add_layer_norm(
-    x: Tensor, more: Tensor | None, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, late: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+) -> Tensor:
     """See `shaping.add_layer_norm`."""
-    x = x.contiguous()
-    more = None if more is None else more.contiguous()
     size = x.shape[-1]
     out = torch.empty_like(x)
-    total = x if more is None else torch.empty_like(x)
     _add_layer_norm[(x.numel() // size,)](
-        x, x if more is None else more, weight, bias, total, out, size, eps, HAS_MORE=more is not None,
-        BLOCK=triton.next_power_of_2(size), num_warps=4,
+        x, x if late is None else late, weight, bias, out, size, eps, HAS_LATE=late is not None,
+        BLOCK=next_power_of_2(size), num_warps=4,
     )  # fmt: skip
-    return total, out
+    return out
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -269,14 +268,14 @@ def swiglu_halves(both: Tensor, out: Tensor | None = None) -> Tensor:
     out = both.new_empty(*both.shape[:-1], size) if out is None else out
     rows = out.numel() // size
     if rows:
-        block = min(2048, triton.next_power_of_2(size))
-        grid = (rows, triton.cdiv(size, block))
+        block = min(2048, next_power_of_2(size))
+        grid = (rows, cdiv(size, block))
         _swiglu_halves[grid](both, out, rows, size, BLOCK=block, num_warps=4)
     return out
 
 
 @triton.jit(do_not_specialize=["rows", "patches"])
-def _turn_patches(qkv, cos, sin, rows, patches, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
+def _turn_patches(qkv, cos, sin, bias, rows, patches, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
                   TOKENS: tl.constexpr):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     head = tl.program_id(1)
@@ -288,18 +287,23 @@ def _turn_patches(qkv, cos, sin, rows, patches, HEADS: tl.constexpr, HALF: tl.co
     at = qkv + row[:, None] * (6 * HALF * HEADS) + head * (2 * HALF) + c[None, :]
     first = tl.load(at, mask=inside, other=0.0)
     second = tl.load(at + HALF, mask=inside, other=0.0)
-    x, y = first.to(tl.float32), second.to(tl.float32)
+    own = bias + head * (2 * HALF) + c
+    x = first.to(tl.float32) + tl.load(own, mask=c < HALF, other=0.0).to(tl.float32)[None, :]
+    y = (
+        second.to(tl.float32)
+        + tl.load(own + HALF, mask=c < HALF, other=0.0).to(tl.float32)[None, :]
+    )
     tl.store(at, (x * turn_x - y * turn_y).to(first.dtype), mask=inside)
     tl.store(at + HALF, (y * turn_x + x * turn_y).to(first.dtype), mask=inside)
 
 
-def turn_patches(qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
+def turn_patches(qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int, bias: Tensor) -> Tensor:
     """See `shaping.turn_patches`; heads of queries and of keys lie side by side, so one grid turns both."""
     slots, patches, width = qkv.shape
     half = width // 6 // num_heads
     rows = slots * patches
-    _turn_patches[(triton.cdiv(rows, _TOKENS), 2 * num_heads)](
-        qkv, cos, sin, rows, patches, HEADS=num_heads, HALF=half, BLOCK=triton.next_power_of_2(half),
+    _turn_patches[(cdiv(rows, _TOKENS), 2 * num_heads)](
+        qkv, cos, sin, bias, rows, patches, HEADS=num_heads, HALF=half, BLOCK=next_power_of_2(half),
         TOKENS=_TOKENS, num_warps=4,
     )  # fmt: skip
     return qkv

@@ -22,7 +22,7 @@ from tests.model.kernels.attention_checks import attention
 from tests.model.kernels.blocks_checks import blocks
 from tests.model.kernels.check import Check, Function
 from tests.model.kernels.commit_checks import commit
-from tests.model.kernels.layer_checks import decoder, steady, streaming
+from tests.model.kernels.layer_checks import decoder, steady, streaming, tower
 from tests.model.kernels.merging_checks import merging
 from tests.model.kernels.whole_checks import packed, whole_convolution
 from tests.model.kernels.wide_checks import wide_scan
@@ -252,8 +252,16 @@ def shaping(device: torch.device) -> Iterator[Check]:
         torch.nn.init.normal_(layer.weight), torch.nn.init.normal_(layer.bias)
         sides = (layer.weight.detach(), layer.bias.detach())
         centred: Function = lambda x, m, w, b: (x + m, F.layer_norm(x + m, w.shape, w, b, 1e-6))  # noqa: E731
-        both: Function = lambda x, m, *_: kernel.add_layer_norm(x, m, layer)  # noqa: B023, E731
-        yield Check(f"add and layer norm {name}", both, centred, (wide, more, *sides), limit, False)
+
+        def both(x: Tensor, late: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+            x = x.clone()  # written over
+            out = kernel.add_layer_norm(x, late, layer)  # noqa: B023
+            assert torch.equal(kernel.add_layer_norm(x, None, layer), out)  # noqa: B023
+            return x, out
+
+        yield Check(
+            f"add and layer norm {name}", both, centred, (more, weight, *sides), limit, False
+        )
         lone: Function = lambda x, w: kernel.rms_norm(x, w, 1e-6)  # noqa: E731
         plain: Function = lambda x, w: rms_norm(x, w.shape, w, 1e-6)  # noqa: E731
         yield Check(f"norm {name}", lone, plain, (wide, weight), limit, False)
@@ -267,13 +275,19 @@ def shaping(device: torch.device) -> Iterator[Check]:
             random(length, dim),
         )
 
-        def turn(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-            q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # noqa: B023
+        bias = random(6 * dim * heads)
+
+        def turn(qkv: Tensor, bias: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+            late = bias.clone()
+            late[4 * dim * heads :] = 0  # noqa: B023 - of the values
+            q, k, v = (qkv + late).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # noqa: B023
             parts = (_turn(q, cos, sin), _turn(k, cos, sin), v)
             return torch.stack(parts).permute(1, 3, 0, 2, 4).flatten(2)
 
-        fast: Function = lambda *x: kernel.turn_patches(*x, heads)  # noqa: B023, E731
-        yield Check(f"patches {name}", fast, turn, (qkv, cos, sin), limit, False)
+        def fast(qkv: Tensor, bias: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+            return kernel.turn_patches(qkv.clone(), cos, sin, heads, bias)  # noqa: B023
+
+        yield Check(f"patches {name}", fast, turn, (qkv, bias, cos, sin), limit, False)
 
 
 CHECKS = {
@@ -288,6 +302,7 @@ CHECKS = {
     "decoder": decoder,
     "shaping": shaping,
     "streaming": streaming,
+    "tower": tower,
     "attention": attention,
     "steady": steady,
     "commit": commit,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -124,6 +126,36 @@ def steady(device: torch.device) -> Iterator[Check]:
     page, kv_cache.PAGE_TOKENS = kv_cache.PAGE_TOKENS, 64
     yield Check("steady", fast, plain, inputs, 1e-4, False)
     kv_cache.PAGE_TOKENS = page
+
+
+def tower(device: torch.device) -> Iterator[Check]:
+    """Slots through the vision tower, whose biases are added late, fresh and prepared."""
+    from spatial_ttt.model.kernels import request_backend
+    from spatial_ttt.model.vision import encode_slots
+    from spatial_ttt.testing.small import small_model
+
+    visual = small_model().model.visual.to(device)
+    with torch.no_grad():
+        for parameter in visual.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    weight = visual.patch_embed.proj.weight
+    patches = torch.randn(3, 24, weight[0].numel(), device=device)
+    kinds = [(torch.float32, 1e-5)] + [(torch.bfloat16, 3e-2)] * (device.type == "cuda")
+
+    def run(patches: Tensor, backend: str, is_prepared: bool) -> tuple[Tensor, Tensor]:
+        own = deepcopy(visual).to(patches.dtype)
+        for block in own.blocks:
+            block.attn.__dict__.update({"packed": {}} if is_prepared else {})
+        with request_backend(backend):
+            for _ in range(1 + is_prepared):
+                seen = encode_slots(own, patches.clone(), (4, 6))
+        return seen.tokens, seen.deepstack
+
+    for (dtype, limit), is_prepared in product(kinds, (False, True)):
+        fast = partial(run, backend="triton", is_prepared=is_prepared)
+        plain = partial(run, backend="reference", is_prepared=False)
+        name = f"{dtype} prepared {is_prepared}"
+        yield Check(f"tower {name}", fast, plain, (patches.to(dtype),), limit, False)
 
 
 def streaming(device: torch.device) -> Iterator[Check]:
