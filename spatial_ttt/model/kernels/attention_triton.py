@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
+
 if TYPE_CHECKING:
     from spatial_ttt.model.kernels.attention import Past
 
@@ -257,7 +259,7 @@ def tiles_of(rows: int, dtype: torch.dtype, window: int = 0) -> Tiles:
     if dtype == torch.float32:
         return Tiles(32, 32, 4, 2)
     if rows <= 64:
-        return Tiles(max(16, triton.next_power_of_2(rows)), 64, 4, 3)
+        return Tiles(max(16, next_power_of_2(rows)), 64, 4, 3)
     return Tiles(64, 64, 4, 3) if window and rows >= 1024 else Tiles(128, 64, 8, 3)
 
 
@@ -277,14 +279,14 @@ def attend(
     tiles = tiles or tiles_of(rows, q.dtype, window)
     if past.page:
         tiles = tiles._replace(keys=min(tiles.keys, past.page))  # none may lie on two pages
-    blocks = triton.cdiv(rows, tiles.rows)
+    blocks = cdiv(rows, tiles.rows)
     splits = max(1, min(32, waves * _processors(q.device) // (blocks * batch * kv)))
     out = q.new_empty(batch, length, num * dim)
     parts = sums = out
     if splits > 1:
         parts = q.new_empty(splits, batch * kv, rows, dim, dtype=torch.float32)
         sums = parts.new_empty(splits, batch * kv, rows)
-    shape = {"KV": kv, "GROUPS": num // kv, "DIM": dim, "D": max(16, triton.next_power_of_2(dim))}
+    shape = {"KV": kv, "GROUPS": num // kv, "DIM": dim, "D": max(16, next_power_of_2(dim))}
     _attend[(blocks, batch * kv, splits)](
         q, past.keys, past.values, out if past.table is None else past.table,
         out if past.numbers is None else past.numbers, out, parts, sums, num_past, length, *q.stride()[:3],
@@ -293,7 +295,7 @@ def attend(
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32", num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     if splits > 1:
-        _combine[(triton.cdiv(rows, _ROWS), batch * kv)](
+        _combine[(cdiv(rows, _ROWS), batch * kv)](
             parts, sums, out, length, **shape, SPLITS=splits, ROWS=_ROWS, num_warps=4
         )
     return out
@@ -303,10 +305,10 @@ def append(k: Tensor, v: Tensor, past: Past) -> None:
     """See `attention.append`."""
     batch, kv, length, dim = k.shape
     k, v = (x if x.stride()[2:] == (dim, 1) else x.contiguous() for x in (k, v))
-    _append[(triton.cdiv(length, 16), batch * kv)](
+    _append[(cdiv(length, 16), batch * kv)](
         k, v, past.keys, past.values, past.numbers if past.table is None else past.table, past.numbers, length,
         *k.stride()[:2], *v.stride()[:2], *past.strides, KV=kv, DIM=dim,
-        D=max(16, triton.next_power_of_2(dim)), PAGE=past.page, TOKENS=16, num_warps=4,
+        D=max(16, next_power_of_2(dim)), PAGE=past.page, TOKENS=16, num_warps=4,
     )  # fmt: skip
 
 

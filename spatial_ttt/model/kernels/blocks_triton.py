@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from spatial_ttt.model.kernels.attention_triton import Tiles, update
+from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
 
 _FEW = Tiles(16, 16, 4, 1)
 _MANY = Tiles(128, 64, 8, 3)
@@ -94,10 +95,10 @@ def attend(q: Tensor, base: Tensor, spans: Tensor, places: Tensor, block: int) -
     kv = base.shape[1]
     tiles = _MANY if q.device.type == "cuda" and q.dtype != torch.float32 else _FEW
     out = q.new_empty(batch, length, heads * dim)
-    grid = (triton.cdiv(heads // kv * block, tiles.rows), spans.shape[0], batch * kv)
+    grid = (cdiv(heads // kv * block, tiles.rows), spans.shape[0], batch * kv)
     _attend[grid](
         q, base, spans, places, out, length, places.shape[1], *q.stride()[:3], dim**-0.5 * math.log2(math.e), KV=kv,
-        GROUPS=heads // kv, DIM=dim, D=max(16, triton.next_power_of_2(dim)), BLOCK=block, M=tiles.rows,
+        GROUPS=heads // kv, DIM=dim, D=max(16, next_power_of_2(dim)), BLOCK=block, M=tiles.rows,
         N=tiles.keys, PRECISION="ieee" if q.dtype == torch.float32 else "tf32", num_warps=tiles.warps,
         num_stages=tiles.stages,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from torch import Tensor
 from spatial_ttt.model.kernels import interpreting
 from spatial_ttt.model.kernels.captured import Products
 from spatial_ttt.model.kernels.products import product, product_options
+from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
 from spatial_ttt.model.newton_schulz import COEFFICIENTS, NORM_EPS
 
 _ENTRIES = 4096  # of a program that passes over a matrix
@@ -181,13 +182,13 @@ def scale(write: Tensor, squares: Tensor, out: Tensor) -> None:
     parts = parts_of(write)
     _scale[(matrices, parts)](
         write, squares, out, NORM_EPS, SIZE=size, BLOCK=_ENTRIES, PARTS=parts,
-        WIDTH=triton.next_power_of_2(parts), num_warps=8,
+        WIDTH=next_power_of_2(parts), num_warps=8,
     )  # fmt: skip
 
 
 def parts_of(stacked: Tensor) -> int:
     """Blocks in which a matrix is passed over."""
-    return triton.cdiv(_sizes(stacked)[1], _ENTRIES)
+    return cdiv(_sizes(stacked)[1], _ENTRIES)
 
 
 def newton_schulz_products(shape: torch.Size, work: torch.dtype, device: torch.device) -> Products:
@@ -241,9 +242,9 @@ def finish(
     total, weights, low = out
     matrices, _ = _sizes(delta)
     width = delta.shape[-1]
-    _finish[(matrices, triton.cdiv(width, _ROWS))](
+    _finish[(matrices, cdiv(width, _ROWS))](
         *base, delta, norms, weights if total is None else total, weights, low, norms.shape[0], eps, D=width,
-        BLOCK=triton.next_power_of_2(width), ROWS=_ROWS, HAS_TOTAL=total is not None, num_warps=4,
+        BLOCK=next_power_of_2(width), ROWS=_ROWS, HAS_TOTAL=total is not None, num_warps=4,
     )  # fmt: skip
 
 

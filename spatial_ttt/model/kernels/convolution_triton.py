@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
+
 TAPS = 27
 _FRAMES = 8  # outputs a program makes one after the other
 _SPLITS = 2048  # programs that share the positions of one kernel gradient, all channels together
@@ -142,12 +144,12 @@ def _launch(source: Tensor, weight: Tensor, writes: int, *, is_backward: bool) -
     out = source.new_empty(batch, writes, height, width, channels)
     pixels, block = (
         4,
-        min(64, triton.next_power_of_2(channels)),
+        min(64, next_power_of_2(channels)),
     )  # two channels a thread, taps in registers
-    frames = min(_FRAMES, triton.next_power_of_2(max(1, writes)))
-    programs = batch * triton.cdiv(writes, frames) * triton.cdiv(height * width, pixels)
+    frames = min(_FRAMES, next_power_of_2(max(1, writes)))
+    programs = batch * cdiv(writes, frames) * cdiv(height * width, pixels)
     if programs:
-        _convolve[(programs, triton.cdiv(channels, block))](
+        _convolve[(programs, cdiv(channels, block))](
             source, taps_of(weight), out, reads, writes, height, width, channels, *source.stride(),
             BACKWARD=is_backward, FRAMES=frames, PIXELS=pixels, CHANNELS=block, num_warps=4,
         )  # fmt: skip
@@ -169,8 +171,8 @@ def backward_weight(grad: Tensor, slots: Tensor, weight: Tensor) -> Tensor:
     grad = grad.contiguous()
     batch, frames, height, width, channels = grad.shape
     rows = batch * frames * height
-    block = min(128, triton.next_power_of_2(channels))
-    columns = triton.cdiv(channels, block)
+    block = min(128, next_power_of_2(channels))
+    columns = cdiv(channels, block)
     splits = max(1, min(rows, _SPLITS // (3 * columns)))
     parts = torch.empty(splits, TAPS, channels, dtype=torch.float32, device=grad.device)
     _backward_weight[(splits, columns, 3)](

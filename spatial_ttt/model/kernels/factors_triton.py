@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spatial_ttt.model.kernels.sizes import next_power_of_2
+
 
 @triton.jit
 def _write_factors(
@@ -46,6 +48,6 @@ def write_factors(both: Tensor, e: Tensor, lr: Tensor) -> tuple[Tensor, Tensor]:
     batch, heads, length, width = e.shape
     _write_factors[(batch * heads * length,)](
         both, e, lr, both, e, heads, length, width, *lr.stride(),
-        BLOCK=triton.next_power_of_2(width), num_warps=4 if width >= 256 else 1,
+        BLOCK=next_power_of_2(width), num_warps=4 if width >= 256 else 1,
     )  # fmt: skip
     return both, e

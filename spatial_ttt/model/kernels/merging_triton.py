@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
+
 _ROWS = 16
 
 
@@ -51,7 +53,7 @@ def merge(
     batch, heads, length, dim = out.shape
     to = other if done is None else done
     rows = batch * heads * length
-    _merge[(triton.cdiv(rows, _ROWS),)](
+    _merge[(cdiv(rows, _ROWS),)](
         out, lse, other, other_lse, to, rows, length, other_lse.shape[2], heads, *other.stride()[:3],
-        *to.stride()[:3], DIM=dim, D=triton.next_power_of_2(dim), ROWS=_ROWS, IS_LAST=done is not None, num_warps=4,
+        *to.stride()[:3], DIM=dim, D=next_power_of_2(dim), ROWS=_ROWS, IS_LAST=done is not None, num_warps=4,
     )  # fmt: skip

@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
+
 _TILE = 2048  # entries of a program's tile
 _PARTS = 1024  # programs that share the rows of a weight gradient
 
@@ -37,7 +39,7 @@ def _prepare_part(
     part, to, source, rope, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, to_b, to_h, to_l,
     TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Query, key or value (part 0, 1, 2) of some tokens of one head; `to` may be where they come from."""
+    """Query, key or value (part 0, 1, 2) of some tokens of one head."""
     row = tl.program_id(0).to(tl.int64)
     batch, head = row // heads, row % heads
     token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
@@ -52,7 +54,6 @@ def _prepare_part(
         scale = 1.0 / (tl.sqrt(tl.sum(y * y, axis=1)) + eps)
         y = (y * cos + other * tl.sigmoid(other) * sin) * scale[:, None]
     at = batch * to_b + head * to_h + token[:, None] * to_l + channel[None, :]
-    tl.debug_barrier()  # partners have been read
     tl.store(to + at, y.to(to.dtype.element_ty), mask=inside)
 
 
@@ -184,7 +185,7 @@ def _combine_backward(
 
 
 def _tile(dim: int) -> tuple[int, int]:
-    channels = triton.next_power_of_2(dim)
+    channels = next_power_of_2(dim)
     return max(1, min(32, _TILE // channels)), channels
 
 
@@ -195,16 +196,13 @@ def _unit_last(x: Tensor) -> Tensor:
 def prepare(
     fast: Tensor, rope: Tensor, dim: int, eps: float, out: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """[B, L, 3 * H * D] -> query, key, value [B, H, L, D]; the first 1 to 3 into `out` [n, B, H, L, D] if given.
-
-    The last may be a view of `fast`, then they are made where they come from.
-    """
+    """[B, L, 3 * H * D] -> query, key, value [B, H, L, D]; the first 1 to 3 into `out` [n, B, H, L, D] if given."""
     fast, rope = _unit_last(fast), _unit_last(rope)
     batch, length, width = fast.shape
     heads = width // 3 // dim
     out = fast.new_empty(3, batch, heads, length, dim) if out is None else out
     tokens, channels = _tile(dim)
-    _prepare[(batch * heads, triton.cdiv(length, tokens), out.shape[0])](
+    _prepare[(batch * heads, cdiv(length, tokens), out.shape[0])](
         fast, rope, out, length, heads, dim, rope.shape[-1] // 2, eps, *fast.stride()[:2], *rope.stride()[:2],
         out.stride(0), *out.stride()[1:4], TOKENS=tokens, CHANNELS=channels, num_warps=4,
     )  # fmt: skip
@@ -225,7 +223,7 @@ def lay(
     lr = _unit_last(lr)
     _, batch, heads, room, dim = rows.shape
     tokens, channels = _tile(dim)
-    _lay[(batch * heads, triton.cdiv(count, tokens), 3)](
+    _lay[(batch * heads, cdiv(count, tokens), 3)](
         fast, rope, lr, momentum, rows, lr_out, momentum_out, fast.shape[1], count, heads, dim, rope.shape[-1] // 2,
         eps, *fast.stride()[:2], *rope.stride()[:2], rows[0].numel(), room, *lr.stride()[:3], *momentum.stride(),
         TOKENS=tokens, CHANNELS=channels, num_warps=4,
@@ -241,7 +239,7 @@ def prepare_backward(
     heads = width // 3 // dim
     whole = torch.empty(fast.shape, dtype=fast.dtype, device=fast.device)
     tokens, channels = _tile(dim)
-    grid = (batch * heads, triton.cdiv(length, tokens))
+    grid = (batch * heads, cdiv(length, tokens))
     parts = zip(fast.chunk(3, dim=-1), whole.chunk(3, dim=-1), grads, strict=True)
     for i, (x, out, grad) in enumerate(parts):
         _prepare_backward[grid](
@@ -259,7 +257,7 @@ def combine(attended: Tensor, read: Tensor, weight: Tensor, gate: Tensor, eps: f
     batch, heads, length, dim = read.shape
     rows, channels = _tile(dim)
     count = batch * length * heads
-    _combine[(triton.cdiv(count, rows),)](
+    _combine[(cdiv(count, rows),)](
         attended, read, weight, gate.contiguous(), out, count, heads, length, dim, eps, *read.stride()[:3],
         ROWS=rows, CHANNELS=channels, num_warps=4,
     )  # fmt: skip
@@ -274,7 +272,7 @@ def combine_backward(
     batch, heads, length, dim = read.shape
     rows, channels = _tile(dim)
     count = batch * length * heads
-    programs = min(_PARTS, triton.cdiv(count, rows))
+    programs = min(_PARTS, cdiv(count, rows))
     d_read = read.new_empty(batch, length, heads, dim)
     d_gate = torch.empty_like(gate)
     parts = torch.empty(programs, dim, dtype=torch.float32, device=read.device)

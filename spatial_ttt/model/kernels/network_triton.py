@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
+
 _TILE = 2048  # entries of a program's tile
 
 
@@ -134,10 +136,10 @@ def _launch(both: Tensor) -> tuple[tuple[int], int, int, dict[str, int]]:
     """Grid, rows, F and block sizes."""
     size = both.shape[-1] // 2
     count = both.numel() // (2 * size)
-    channels = triton.next_power_of_2(size)
+    channels = next_power_of_2(size)
     block = max(1, min(32, _TILE // channels))
     blocks = {"ROWS": block, "CHANNELS": channels, "num_warps": 4}
-    return (triton.cdiv(count, block),), count, size, blocks
+    return (cdiv(count, block),), count, size, blocks
 
 
 def hidden(both: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
+
 _FRAMES = 64  # outputs a program makes one after the other
 _PIXELS = 4
 _CHANNELS = 64
@@ -166,16 +168,16 @@ def convolve_into(
     height, width = slots.grid
     past = fast if before is None else before.contiguous()
     if slots.count == 1:
-        block = min(128, triton.next_power_of_2(channels))
-        _convolve_one[(batch * triton.cdiv(height * width, 8), triton.cdiv(channels, block))](
+        block = min(128, next_power_of_2(channels))
+        _convolve_one[(batch * cdiv(height * width, 8), cdiv(channels, block))](
             fast, past, taps, out, slots.present, height, width, channels, length, out.shape[1], slots.first,
             slots.stride, BEHIND=behind, HAS_BEFORE=before is not None, PIXELS=8, CHANNELS=block, num_warps=4,
         )  # fmt: skip
         return
-    frames = min(_FRAMES, triton.next_power_of_2(slots.count))
-    blocks = triton.cdiv(height * width, _PIXELS)
-    block = min(_CHANNELS, triton.next_power_of_2(channels))
-    grid = (batch * blocks * triton.cdiv(slots.count, frames), triton.cdiv(channels, block))
+    frames = min(_FRAMES, next_power_of_2(slots.count))
+    blocks = cdiv(height * width, _PIXELS)
+    block = min(_CHANNELS, next_power_of_2(channels))
+    grid = (batch * blocks * cdiv(slots.count, frames), cdiv(channels, block))
     _convolve[grid](
         fast, past, taps, out, slots.count, slots.present, height,
         width, channels, length, out.shape[1], slots.first, slots.stride, BEHIND=behind,

@@ -29,6 +29,7 @@ from spatial_ttt.model.kernels.commit_triton import (
     parts_of,
 )
 from spatial_ttt.model.kernels.products import product
+from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
 from spatial_ttt.model.newton_schulz import COEFFICIENTS, NORM_EPS
 
 _ROWS = 8  # of a program of `_norm_backward`
@@ -175,9 +176,9 @@ def norm_backward(
     """
     to, low, d_norms = out
     width = total.shape[-1]
-    _norm_backward[(total.shape[:3].numel(), triton.cdiv(width, _ROWS))](
+    _norm_backward[(total.shape[:3].numel(), cdiv(width, _ROWS))](
         total, norms, grad, grad if more is None else more, to, to if low is None else low, d_norms, norms.shape[0],
-        eps, D=width, BLOCK=triton.next_power_of_2(width), ROWS=_ROWS, HAS_MORE=more is not None,
+        eps, D=width, BLOCK=next_power_of_2(width), ROWS=_ROWS, HAS_MORE=more is not None,
         HAS_LOW=low is not None, num_warps=4,
     )  # fmt: skip
 
@@ -212,7 +213,7 @@ def write_backward(
     _write_backward[(matrices, parts)](
         grad, write, write if squares is None else squares, dots, after, after if beta is None else beta, to, low,
         to if d_beta is None else d_beta, NORM_EPS, SIZE=size, BLOCK=_ENTRIES, PARTS=parts,
-        WIDTH=triton.next_power_of_2(parts), HAS_MUON=squares is not None, HAS_LATER=later is not None,
+        WIDTH=next_power_of_2(parts), HAS_MUON=squares is not None, HAS_LATER=later is not None,
         HAS_BETA=beta is not None, num_warps=8,
     )  # fmt: skip
 
