@@ -3,7 +3,8 @@
 A step (write the full chunk, add to the new chunk's sums) is two dozen small kernels, and the host needs longer to
 issue them than a GPU to run them. So they work at a desk, tensors of fixed address: a layer's state is laid on it,
 then chunk by chunk its tokens; what happens there is captured once and replayed for every layer of this shape.
-What queries read needs no such order: it is made on a stream beside, while the next write leaves most of a GPU idle.
+What queries read needs no such order: it is made at a place of its own on a stream beside, while the next write leaves
+most of a GPU idle.
 """
 
 from __future__ import annotations
@@ -50,6 +51,12 @@ class Unshaped(NamedTuple):
     def length(self) -> int:
         """L."""
         return self.fast.shape[1]
+
+    def cut(self, start: int, stop: int) -> Unshaped:
+        """Tokens start..stop-1."""
+        fast, rope = self.fast[:, start:stop], self.rope[:, start:stop]
+        rates = self.lr[:, :, start:stop], self.momentum[:, :, start:stop]
+        return Unshaped(fast, rope, *rates, self.eps)
 
 
 class _Laid(NamedTuple):
@@ -114,6 +121,10 @@ def _kind(inputs: Unshaped, rule: TTTConfig) -> _Kind:
     return _Kind(shape, dtypes, rule, fast.device, current(fast.device))
 
 
+def _nothing() -> None:
+    """Nothing has been read yet."""
+
+
 @lru_cache(maxsize=4)
 def _desk(kind: _Kind) -> Desk:
     return Desk(kind)
@@ -141,9 +152,11 @@ class Desk:
         momentum = place(batch, heads, chunk, dtype=momentum_dtype)
         key, value = self.rows
         self.tokens = _Laid(key, value, lr, momentum)
+        self.queries = torch.zeros_like(key)  # then what they read
         self.sizes = sorted({-(-chunk * (n + 1) // SIZES) for n in range(SIZES)})
-        self.known: dict[tuple[int, bool, int], Callable[[], None]] = {}
-        self.graphs = Graphs(kind.device, on_current=True)
+        self.known: dict[tuple[int, ...], Callable[[], object]] = {}
+        # Two, since each works in memory of its own: they run beside each other.
+        self.graphs, self.read_graphs = (Graphs(kind.device, on_current=True) for _ in range(2))
         self.lane = Lane(kind.stream)
         self.turn = Lock()
 
@@ -154,15 +167,13 @@ class Desk:
 
         On the stream that the desk is for.
         """
-        dim, chunk = self.weights.shape[-1], self.rule.chunk_size
-        out = mixing.queries_of(inputs.fast, dim)
+        chunk = self.rule.chunk_size
         start, filled = 0, state.num_tokens
         with self.turn:
             self._lay(state, norms)
-            are_read = self.lane.run(
-                partial(mixing.prepare_queries, inputs.fast, inputs.rope, dim, inputs.eps)
+            before = are_read = (
+                _nothing  # the rounded weights that the next write replaces are read no more
             )
-            before = are_read  # the rounded weights that the next write replaces are read no more
             while start < inputs.length:
                 writes = filled == chunk
                 if writes:
@@ -170,13 +181,13 @@ class Desk:
                     before()
                     before = are_read
                 stop = min(inputs.length, start + chunk - filled)
-                self._step(inputs, start, stop, writes)
-                rows = out[:, :, start:stop]
-                are_read = self.lane.run(partial(kernels.read, self.lows[self.low], rows, rows))
+                piece = inputs.cut(start, stop)
+                self._step(piece, writes)
+                are_read = self.lane.run(partial(self._read, piece))
                 filled, start = filled + stop - start, stop
             new = self._taken(place, filled)
             are_read()
-            return out, new
+            return mixing.queries_of(inputs.fast, self.weights.shape[-1]), new
 
     def _lay(self, state: FastState, norms: Tensor) -> None:
         """Put a layer's state on the desk; what it has not yet is zero, which changes no sum."""
@@ -196,18 +207,30 @@ class Desk:
         else:
             self.beta.copy_(state.beta_sum)
 
-    def _step(self, inputs: Unshaped, start: int, stop: int, writes: bool) -> None:
+    def _step(self, piece: Unshaped, writes: bool) -> None:
         """Lay tokens on the desk, in place of those before, and do the work."""
-        count = stop - start
-        size = next(size for size in self.sizes if size >= count)
-        fast, rope = inputs.fast[:, start:stop], inputs.rope[:, start:stop]
-        rates = inputs.lr[:, :, start:stop], inputs.momentum[:, :, start:stop]
+        size = self._size(piece)
         to = self.rows, self.tokens.lr, self.tokens.momentum
-        mixing.lay(fast, rope, rates, to, size, inputs.eps)
+        mixing.lay(piece.fast, piece.rope, (piece.lr, piece.momentum), to, size, piece.eps)
         key = (size, writes, self.low)
         if key not in self.known:
-            self.known[key] = self.graphs.capture(lambda: self._work(*key))
+            self.known[key] = self.graphs.capture(partial(self._work, *key))
         self.known[key]()
+
+    def _read(self, piece: Unshaped) -> None:
+        """Put what a step's queries read in their place."""
+        size, laid = self._size(piece), self.queries[:, :, : piece.length]
+        mixing.prepare_queries(piece.fast, piece.rope, piece.eps, laid)
+        key = (size, self.low)
+        if key not in self.known:
+            place = self.queries[:, :, :size]
+            read = partial(kernels.read, self.lows[self.low], place, place)
+            self.known[key] = self.read_graphs.capture(read)
+        self.known[key]()
+        mixing.queries_of(piece.fast, laid.shape[-1]).copy_(laid)
+
+    def _size(self, piece: Unshaped) -> int:
+        return next(size for size in self.sizes if size >= piece.length)
 
     def _work(self, size: int, writes: bool, which: int) -> None:
         """A step as kernels: all they read and make lies on the desk; `which` rounded weights are the current ones."""

@@ -89,15 +89,18 @@ def test_steps_are_of_few_sizes_and_what_is_missing_writes_nothing(
             place.narrow(at, 0, count).zero_()
             place.narrow(at, 0, fast.shape[1]).copy_(x)
 
-    def prepare_queries(fast: torch.Tensor, _: object, dim: int, eps: float) -> None:
-        assert dim == 4 and eps == 0
-        fast[..., :8].neg_()
+    def prepare_queries(fast: torch.Tensor, _: object, eps: float, out: torch.Tensor) -> None:
+        assert eps == 0
+        out.copy_(-rows(fast)[0])
 
     monkeypatch.setattr(fast_desk.mixing, "lay", lay)
     monkeypatch.setattr(fast_desk.mixing, "prepare_queries", prepare_queries)
-    monkeypatch.setattr(
-        fast_desk.kernels, "read", lambda low, x, out: read.append((low, out.add_(1).shape[2]))
-    )
+
+    def reading(low: torch.Tensor, queries: torch.Tensor, out: torch.Tensor) -> None:
+        assert queries is out
+        read.append((low, out.add_(1).shape[2]))
+
+    monkeypatch.setattr(fast_desk.kernels, "read", reading)
     first = where.low
     before = given.fast.clone()
     out, new = where.scan(state, given, torch.ones(2, 3, 4), room(state, given.length))
@@ -105,7 +108,7 @@ def test_steps_are_of_few_sizes_and_what_is_missing_writes_nothing(
     assert done == [(4, False, first), (10, True, 1 - first), (7, True, first)]
     assert torch.equal(out, 1 - rows(before)[0])
     assert torch.equal(given.fast[..., 8:], before[..., 8:])
-    assert [count for _, count in read] == [4, 10, 6]
+    assert [count for _, count in read] == [4, 10, 7]
     assert [low.data_ptr() for low, _ in read] == [where.lows[s[2]].data_ptr() for s in done]
     assert torch.equal(where.tokens.key[:, :, :6], keys[:, :, 14:])
     assert torch.equal(where.tokens.lr[:, :, :6], given.lr[:, :, 14:])

@@ -27,15 +27,15 @@ def prepare(fast: Tensor, rope: Tensor, dim: int, eps: float) -> tuple[Tensor, T
     return query, key, value
 
 
-def prepare_queries(fast: Tensor, rope: Tensor, dim: int, eps: float) -> None:
-    """The queries of `prepare`, without gradients, over what they are made of: see `queries_of`."""
+def prepare_queries(fast: Tensor, rope: Tensor, eps: float, out: Tensor) -> None:
+    """The queries of `prepare`, without gradients, into `out` [B, H, L, D], dense in its last axis."""
     from spatial_ttt.model.kernels import mixing_triton as kernels
 
-    kernels.prepare(fast, rope, dim, eps, queries_of(fast, dim)[None])
+    kernels.prepare(fast, rope, out.shape[-1], eps, out[None])
 
 
 def queries_of(fast: Tensor, dim: int) -> Tensor:
-    """The queries [B, H, L, D] where they lie among fast [B, L, 3 * H * D], dense in its last axis."""
+    """The queries [B, H, L, D] where they lie among fast [B, L, 3 * H * D]."""
     return fast.unflatten(-1, (3, -1, dim))[:, :, 0].transpose(1, 2)
 
 
