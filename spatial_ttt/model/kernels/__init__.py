@@ -73,7 +73,16 @@ def resolve_backend(
     `problem` says what keeps this operation's kernel from these inputs (None: nothing). Raises
     ConfigError when Triton is asked for and cannot run.
     """
-    wanted = requested_backend()
+    resolve = _resolved if device.type == "cuda" else _resolve
+    name, reason, told = resolve(requested_backend(), operation, device, dtype, problem)
+    _announce(operation, name, told)
+    return name, reason
+
+
+def _resolve(
+    wanted: str, operation: str, device: torch.device, dtype: torch.dtype, problem: str | None
+) -> tuple[Backend, str, str]:
+    """The backend, the reason, and what the log says."""
     obstacle = problem or _obstacle(device, dtype)
     if wanted == "triton" and obstacle:
         raise ConfigError(
@@ -84,8 +93,11 @@ def resolve_backend(
     if wanted == "auto" and name == "triton" and device.type != "cuda":
         name, obstacle = "reference", "the interpreter is for tests"
     reason = obstacle or f"{wanted} on {device.type}"
-    _announce(operation, name, f"{wanted} was asked for" if wanted == "reference" else reason)
-    return name, reason
+    return name, reason, f"{wanted} was asked for" if wanted == "reference" else reason
+
+
+_resolved = lru_cache(maxsize=256)(_resolve)
+"""The same on a GPU, where nothing else changes the answer and layers ask thousands of times per second."""
 
 
 def interpreting() -> bool:
