@@ -45,11 +45,6 @@ class Plan(NamedTuple):
     keeps_context: bool  # the context in the state belongs to a video that is still open, untouched
     is_flat: bool = False  # stretches count tokens through all rows, one behind the other
 
-    @property
-    def is_regular(self) -> bool:
-        """In every stretch the slots are equally far apart."""
-        return all(stretch.spacing for stretch in self.stretches)
-
 
 @dataclass
 class _Video:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +18,8 @@ from spatial_ttt.model.holding import Plan, Stretch
 from spatial_ttt.model.kernels import shaping
 from spatial_ttt.model.state import Context
 
-FEW_GAPS = 4
-"""So many runs of tokens are copied one by one; more are gathered by an index."""
+FEW_COPIES = 4
+"""Tokens between slots are copied so often at most, gaps at equal distances at once; else gathered by an index."""
 
 
 def kernel_of(weights: Sequence[Tensor]) -> Tensor:
@@ -36,7 +37,7 @@ def convolve_released(
     if plan.is_flat:
         row, of_all = as_one_row(fast, plan)
         return convolve_released(row, of_all, None, weight, is_centred)[0].view_as(fast), None
-    if plan.is_regular and shaping.applies(fast):
+    if shaping.applies(fast) and all(_spacings(plan)):
         return _in_place(fast, plan, context, weight, is_centred)
     kept = context if plan.keeps_context else None
     released = fast[:, : plan.released]
@@ -67,24 +68,18 @@ def _in_place(
     from spatial_ttt.model.kernels.convolution_triton import taps_of
 
     fast = fast.contiguous()
-    released = torch.empty_like(fast[:, : plan.released])
-    gaps = _gaps(plan)
-    if len(gaps) <= FEW_GAPS:
-        for start, stop in gaps:
-            released[:, start:stop] = fast[:, start:stop]
-    else:
-        between = _gap_index(plan, fast.device)
-        released[:, between] = fast[:, between]
+    released = fast.new_empty(fast.shape[0], plan.released, fast.shape[2])
+    _copy_gaps(released, fast, plan)
     kept = context if plan.keeps_context else None
     taps = taps_of(weight)
     behind = 1 if is_centred else 2
-    for stretch in plan.stretches:
+    for stretch, spacing in zip(plan.stretches, _spacings(plan), strict=True):
         starts, (height, width) = stretch.starts, stretch.grid
         past = context.slots if stretch.follows and context is not None else None
         if past is not None and past.shape[1] < behind:
             past = past.expand(-1, behind, -1, -1, -1)
         present = len(starts) + (stretch.next_start is not None)
-        slots = kernel.Slots(starts[0], stretch.spacing, len(starts), present, stretch.grid)
+        slots = kernel.Slots(starts[0], spacing, len(starts), present, stretch.grid)
         kernel.convolve_into(released, fast, slots, past, taps, behind)
         if stretch.stays_open:
             last = [fast[:, at : at + height * width] for at in starts[-behind:]]
@@ -93,6 +88,29 @@ def _in_place(
                 keep = torch.cat((keep if past is None else past[:, -1:], keep), dim=1)
             kept = Context(keep, stretch.grid)
     return released, kept
+
+
+def _copy_gaps(released: Tensor, fast: Tensor, plan: Plan) -> None:
+    """Tokens that no stretch convolves, as they are; both [B, tokens, C] side by side."""
+    rows = _rows_of_gaps(plan)
+    if len(rows) > FEW_COPIES:
+        between = _gap_index(plan, fast.device)
+        released.index_copy_(1, between, fast.index_select(1, between))
+        return
+    for first, gaps, apart, size in rows:
+        if gaps == 1:
+            released[:, first : first + size] = fast[:, first : first + size]
+            continue
+        batch, _, channels = fast.shape
+        to, x = (
+            whole.as_strided(
+                (batch, gaps, size, channels),
+                (whole.stride(0), apart * channels, channels, 1),
+                whole.storage_offset() + first * channels,
+            )
+            for whole in (released, fast)
+        )
+        to.copy_(x)
 
 
 def _with_context(
@@ -123,6 +141,35 @@ def _gaps(plan: Plan) -> tuple[tuple[int, int], ...]:
     edges = [0, *(edge for slot in slots for edge in slot), plan.released]
     pairs = zip(edges[::2], edges[1::2], strict=True)
     return tuple((start, stop) for start, stop in pairs if start < stop)
+
+
+class _Row(NamedTuple):
+    """Gaps of one size at equal distances."""
+
+    first: int  # token
+    gaps: int
+    apart: int  # tokens from gap to gap
+    size: int
+
+
+@lru_cache(maxsize=4096)
+def _rows_of_gaps(plan: Plan) -> tuple[_Row, ...]:
+    rows: list[_Row] = []
+    for start, stop in _gaps(plan):
+        size = stop - start
+        if rows and rows[-1].size == size:
+            first, gaps, apart, _ = rows[-1]
+            if gaps == 1 or start == first + gaps * apart:
+                rows[-1] = _Row(first, gaps + 1, apart if gaps > 1 else start - first, size)
+                continue
+        rows.append(_Row(start, 1, size, size))
+    return tuple(rows)
+
+
+@lru_cache(maxsize=4096)
+def _spacings(plan: Plan) -> tuple[int, ...]:
+    """Tokens from slot to slot in every stretch (0: slots are not equally far apart)."""
+    return tuple(stretch.spacing for stretch in plan.stretches)
 
 
 @lru_cache(maxsize=256)
