@@ -122,7 +122,7 @@ def packed_weights(module: nn.Module, x: Tensor, *layers: nn.Linear) -> Packed |
     known = module.__dict__.get("packed")
     if not known or not shaping.applies(x):
         return None
-    packed = known.get(tuple(id(layer) for layer in layers))
+    packed = known.get(tuple(map(id, layers)))
     if packed is None or packed.owners[0].weight.data_ptr() != packed.weight.data_ptr():
         return None
     return cast(Packed, packed)
