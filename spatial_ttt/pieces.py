@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spatial_ttt.model.layout import END, Layout, join_all, text
-from spatial_ttt.model.vision import VisionTokens
-from spatial_ttt.processor import Processor
+from spatial_ttt.model.vision import VisionTokens, batch_slots, in_batches
+from spatial_ttt.processor import FRAMES_PER_SLOT, Processor
 from spatial_ttt.questions import Piece
 from spatial_ttt.stopwatch import Stopwatch
 from spatial_ttt.video.frame import Frame
 
-Encode = Callable[[Tensor, tuple[int, int]], VisionTokens]
+Encode = Callable[[Tensor | list[Tensor], tuple[int, int]], VisionTokens]
+"""Patches may be given away (see `layers.taken`); the result is good until the next call."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class PieceMaker:
 
     processor: Processor
     device: torch.device
+    dtype: torch.dtype
     clock: Stopwatch
 
     def make(
@@ -45,9 +48,11 @@ class PieceMaker:
             with self.clock.part("preprocess"):
                 pixels = np.stack([frame.pixels for pair in slots for frame in pair])
                 frames = torch.from_numpy(pixels).to(self.device)
-                patches, grid = self.processor.patches(frames)
-            with self.clock.part("vision"):
-                vision = encode(patches, grid)
+            # Batch by batch, since patches are larger than frames.
+            batches = list(frames.split(FRAMES_PER_SLOT * batch_slots(len(slots))))
+            del frames
+            grid = self.processor.grid(pixels.shape[1:3])
+            vision = in_batches(partial(self._see, encode, grid), batches)
             merge = self.processor.frames.spatial_merge_size
             for first, second in slots:
                 slot_ids, layout = self.processor.slot_ids(
@@ -59,3 +64,9 @@ class PieceMaker:
             ids += tail
             layouts.append((END, text(len(tail))))
         return Piece(torch.tensor([ids], device=self.device), join_all(layouts), vision)
+
+    def _see(self, encode: Encode, grid: tuple[int, int], box: list[Tensor]) -> VisionTokens:
+        with self.clock.part("preprocess"):
+            patches = [self.processor.patches(box.pop(), self.dtype)[0]]
+        with self.clock.part("vision"):
+            return encode(patches, grid)

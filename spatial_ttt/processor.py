@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from spatial_ttt.errors import CheckpointError, VideoError
 from spatial_ttt.files import read_json
+from spatial_ttt.model.kernels import patching
 from spatial_ttt.model.layout import Layout, Run, RunKind, text
 
 FRAMES_PER_SLOT = 2
@@ -147,22 +148,32 @@ class Processor:
     def _end_id(self) -> int:
         return self.encode(VISION_END)[0]
 
-    def patches(self, frames: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def patches(
+        self, frames: Tensor, dtype: torch.dtype = torch.float32
+    ) -> tuple[Tensor, tuple[int, int]]:
         """Patches of an even number of frames, uint8 [2 S, H, W, 3] -> [S, h * w, 3 * 2 * p * p] and (h, w).
 
-        h and w count patches; the patches of one vision token lie next to each other.
+        h and w count patches; the patches of one vision token lie next to each other. Made in float32 and rounded to
+        `dtype`, that of the model.
         """
-        x = self.fit(frames).movedim(-1, 1)
-        target = (x.shape[2], x.shape[3])
-        mean, std = (_colour(tuple(v), x.device) for v in (self.frames.mean, self.frames.std))
-        x = (x.float() - mean) / std
+        x = self.fit(frames)
         p, m = self.frames.patch_size, self.frames.spatial_merge_size
-        grid = (target[0] // p, target[1] // p)
+        grid = self.grid(frames.shape[1:3])
+        mean, std = (_colour(tuple(v), x.device) for v in (self.frames.mean, self.frames.std))
+        if patching.applies(x, dtype):
+            return patching.patches(x, mean, std, p, m, dtype), grid
+        x = x.movedim(-1, 1)
+        x = ((x.float() - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)).to(dtype)
         x = x.reshape(-1, FRAMES_PER_SLOT, 3, grid[0] // m, m, p, grid[1] // m, m, p)
         x = x.permute(
             0, 3, 6, 4, 7, 2, 1, 5, 8
         )  # slot, row, col, row in token, col in token, C, frame, p, p
         return x.reshape(x.shape[0], grid[0] * grid[1], -1), grid
+
+    def grid(self, size: Sequence[int]) -> tuple[int, int]:
+        """Patches (rows, columns) of a frame of this (height, width)."""
+        height, width = self.frames.target(size[0], size[1])
+        return height // self.frames.patch_size, width // self.frames.patch_size
 
     def fit(self, frames: Tensor) -> Tensor:
         """Frames [T, H, W, 3] at the size the model sees; uint8 on a CPU, whole grey levels anywhere."""
@@ -220,8 +231,8 @@ class Processor:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # else the kept tensor could not be used in training
 def _colour(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """One value of 0..255 a channel, [1, 3, 1, 1]; kept, since a copy to a device makes the host wait."""
-    return torch.tensor(values, device=device).view(1, 3, 1, 1) * 255
+    """One value of 0..255 a channel, [3]; kept, since a copy to a device makes the host wait."""
+    return torch.tensor(values, device=device) * 255
 
 
 def _resize(x: Tensor, target: tuple[int, int]) -> Tensor:

@@ -73,7 +73,7 @@ class StreamingSession:
         self.max_bytes = max_bytes
         self.anchors = anchors
         self._clock = Stopwatch(model.device)
-        self._pieces = PieceMaker(processor, model.device, self._clock)
+        self._pieces = PieceMaker(processor, model.device, model.dtype, self._clock)
         self._state = StreamState(model.decoder.start(anchors), None, None, None, 0, 0)
         self._steady = open_stream(model, steady)
         self._lock = threading.Lock()

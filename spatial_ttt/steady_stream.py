@@ -36,7 +36,7 @@ class SteadyStream:
         self._view: DecoderState | None = None  # the same, unless it was settled or given
         self._lost: DecoderState | None = None  # a view that a failing piece wrote over
 
-    def encode(self, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:
+    def encode(self, patches: Tensor | list[Tensor], grid: tuple[int, int]) -> VisionTokens:
         """As `model.encode`; the result is good until the next call."""
         return self._vision.encode(patches, grid)
 
@@ -125,7 +125,7 @@ class SharedStream:
         self._stream = SteadyStream(model)
         self._turn = Lock()
 
-    def encode(self, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:
+    def encode(self, patches: Tensor | list[Tensor], grid: tuple[int, int]) -> VisionTokens:
         """As `model.encode`."""
         with self._turn:
             return VisionTokens(*(x.clone() for x in self._stream.encode(patches, grid)))

@@ -60,7 +60,7 @@ def _open(rig: Rig, engine: SharedStream | None) -> list[_Hosted]:
     """
     session = StreamingSession(
         rig.model,
-        rig.subject.processor(),
+        rig.subject.processor,
         max_bytes=_PROMISED,
         anchors=rig.anchors,
         steady=engine or False,

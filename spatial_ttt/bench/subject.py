@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +101,9 @@ class Subject:
 
     def patches(self, frames: Tensor) -> Tensor:
         """uint8 [2 S, H, W, 3] -> [S, patches, 3 * 2 * p * p] in merge order, -1 to 1."""
-        vision = self.config.vision_config
-        p, m = vision.patch_size, vision.spatial_merge_size
-        x = (frames.movedim(-1, 1).to(self.dtype) - 127.5) / 127.5
-        rows, cols = self.grid
-        x = x.reshape(-1, 2, 3, rows // m, m, p, cols // m, m, p)
-        return x.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(x.shape[0], rows * cols, -1)
+        return self.processor.patches(frames, self.dtype)[0]
 
+    @cached_property
     def processor(self) -> Processor:
         """What a session makes frames and times into: the same patches and tokens as above, whatever the time."""
         vision, half = self.config.vision_config, (0.5, 0.5, 0.5)

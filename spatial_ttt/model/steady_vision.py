@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spatial_ttt.model.kernels.captured import Graphs
+from spatial_ttt.model.layers import taken
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.steady_graphs import keep_latest
 from spatial_ttt.model.vision import VisionTokens
@@ -29,8 +30,9 @@ class SteadyVision:
         yield from (known[0] for known in self._known.values() if known is not None)
 
     @torch.no_grad()
-    def encode(self, patches: Tensor, grid: tuple[int, int]) -> VisionTokens:
+    def encode(self, given: Tensor | list[Tensor], grid: tuple[int, int]) -> VisionTokens:
         """Vision tokens of S slots, good until the next call; see `model.encode`."""
+        patches = taken(given)
         key = (patches.shape, patches.dtype, grid)
         if key not in self._known:
             keep_latest(self._known, key, None)

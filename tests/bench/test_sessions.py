@@ -51,7 +51,7 @@ def test_sessions_share_an_engine_and_nothing_else(mode):
             found.watch()
     for found, slots in zip(sessions, (3, 6, 6), strict=True):
         count = 2 * (rig.plan.session_before + rig.warm_slots + slots)
-        alone = StreamingSession(rig.model, rig.subject.processor(), anchors=rig.anchors)
+        alone = StreamingSession(rig.model, rig.subject.processor, anchors=rig.anchors)
         pixels = rig.pool[:2].numpy()
         alone.observe(Frame(pixels[n % 2], n / 2) for n in range(count))
         assert found.session.state.num_frames == count
@@ -61,7 +61,7 @@ def test_sessions_share_an_engine_and_nothing_else(mode):
 def test_a_session_is_fed_the_stream_that_others_measure():
     """Patches, ids and layout of a slot are the subject's own, at any time of a stream."""
     subject = small_rig().subject
-    processor, frames = subject.processor(), subject.frames(2)
+    processor, frames = subject.processor, subject.frames(2)
     patches, grid = processor.patches(frames)
     torch.testing.assert_close(patches.to(subject.dtype), subject.patches(frames))
     assert grid == subject.grid

@@ -22,7 +22,7 @@ from tests.model.kernels.attention_checks import attention
 from tests.model.kernels.blocks_checks import blocks
 from tests.model.kernels.check import Check, Function
 from tests.model.kernels.commit_checks import commit
-from tests.model.kernels.layer_checks import decoder, steady, streaming, tower
+from tests.model.kernels.layer_checks import decoder, patching, steady, streaming, tower
 from tests.model.kernels.merging_checks import merging
 from tests.model.kernels.whole_checks import packed, whole_convolution
 from tests.model.kernels.wide_checks import wide_scan
@@ -303,6 +303,7 @@ CHECKS = {
     "shaping": shaping,
     "streaming": streaming,
     "tower": tower,
+    "patching": patching,
     "attention": attention,
     "steady": steady,
     "commit": commit,

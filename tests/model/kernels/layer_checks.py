@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -126,6 +128,29 @@ def steady(device: torch.device) -> Iterator[Check]:
     page, kv_cache.PAGE_TOKENS = kv_cache.PAGE_TOKENS, 64
     yield Check("steady", fast, plain, inputs, 1e-4, False)
     kv_cache.PAGE_TOKENS = page
+
+
+def patching(device: torch.device) -> Iterator[Check]:
+    """Frames as bytes, which a comparison in float64 passes on as they are: the same bits in every type."""
+    from spatial_ttt.model.kernels import request_backend
+    from spatial_ttt.testing.small import small_processor
+
+    shapes = [(2, 32, 48), (6, 64, 32)] + [(64, 352, 480)] * (device.type == "cuda")
+    kinds = (torch.float32, torch.bfloat16)
+    for shape, dtype in product(shapes, kinds):
+        processor = small_processor()
+        processor.frames = replace(processor.frames, size=shape[1:], std=(0.3, 0.2, 0.7))
+        frames = torch.randint(0, 256, (*shape, 3), device=device).float()
+
+        def run(frames: Tensor, backend: str, own: Any = processor, dtype: Any = dtype) -> Tensor:
+            with request_backend(backend):
+                made: Tensor = own.patches(frames.to(torch.uint8), dtype)[0]
+            return made
+
+        fast, plain = (partial(run, backend=name) for name in ("triton", "reference"))
+        is_cut = device.type == "cpu" and dtype == torch.bfloat16  # the interpreter does not round
+        limit = 5e-3 if is_cut else 0.0
+        yield Check(f"patching {shape} {dtype}", fast, plain, (frames,), limit, False)
 
 
 def tower(device: torch.device) -> Iterator[Check]:
