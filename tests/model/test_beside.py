@@ -39,6 +39,10 @@ def trained(
     return [out.detach(), *(zero if grad is None else grad for grad in found)]
 
 
+def apart(found: list[torch.Tensor], expected: list[torch.Tensor]) -> list[float]:
+    return [relative(got, wanted) for got, wanted in zip(found, expected, strict=True)]
+
+
 def test_the_way_aside_passes_every_gradient_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -71,12 +75,15 @@ def test_a_second_stream_changes_no_gradient(again: bool, monkeypatch: pytest.Mo
     try:
         monkeypatch.setattr(beside, "LEAST_TOKENS", 1 << 30)
         expected = trained(model, stream)
+        # Windows sum their gradients in any order, and some gradients are little else but rounding (lr_proj.bias).
+        noise = [apart(trained(model, stream), expected) for _ in range(3)]
+        bounds = [0.02 + 3 * max(errors) for errors in zip(*noise, strict=True)]
+        assert sum(bound < 0.1 for bound in bounds) > 0.8 * len(bounds), bounds
         monkeypatch.setattr(beside, "LEAST_TOKENS", 1)
         for _ in range(5):
-            found = trained(model, stream)
-            errors = [relative(got, wanted) for got, wanted in zip(found, expected, strict=True)]
-            # Sums in another order would turn last bits of bfloat16.
-            assert max(errors) <= 0.02, errors
+            errors = apart(trained(model, stream), expected)
+            wrong = [(e, most) for e, most in zip(errors, bounds, strict=True) if not e <= most]
+            assert not wrong, wrong
     finally:
         torch.use_deterministic_algorithms(False)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
-from spatial_ttt.data_format import Sample, Turn
 from spatial_ttt.model.attention import attend
+from spatial_ttt.model.layout import END, join_all, text
 from spatial_ttt.testing.small import small_model, small_processor
-from spatial_ttt.train.dataset import load_sample
+from spatial_ttt.train.conversation import Encoded
+from spatial_ttt.train.dataset import LoadedSample
 from spatial_ttt.train.logs import read_metrics
 from spatial_ttt.train.packed import PackedModel
-from spatial_ttt.train.run_config import DataConfig, FramesConfig
 from spatial_ttt.train.trainer import train
 from tests.train import toy
 
@@ -23,17 +24,25 @@ pytestmark = [
 ]
 
 
-def test_a_pack_is_given_to_the_device_without_waiting_for_it(tmp_path):
+def clip(number: int, frames: int) -> LoadedSample:
+    """A clip and a target, as a loader gives them."""
+    processor, pixels = small_processor(), torch.from_numpy(np.stack(toy.pictures(number, frames)))
+    merge = processor.frames.spatial_merge_size
+    rows, cols = processor.grid(pixels.shape[1:3])
+    slots = [
+        processor.slot_ids(float(n), (rows // merge, cols // merge)) for n in range(frames // 2)
+    ]
+    ids = [token for known, _ in slots for token in known] + [5] * (number + 2)
+    layout = join_all([*(layout for _, layout in slots), (END, text(number + 2))])
+    is_target = [False] * (len(ids) - 1) + [True]
+    return LoadedSample(f"{number}", Encoded(ids, is_target, layout), (pixels,))
+
+
+def test_a_pack_is_given_to_the_device_without_waiting_for_it():
     """Else the device is idle at the beginning of every pack, until the host has told it what comes next."""
     model = small_model(chunk_size=16, window_size=16).to("cuda", torch.bfloat16).train()
     packed = PackedModel(model, small_processor(), 0)
-    config = DataConfig(files=("unused",), frames=FramesConfig(most=8))
-    packs = []
-    for number, frames in enumerate((4, 8, 2, 6)):
-        toy.write_clip(tmp_path / f"{number}.mp4", number, frames)
-        turns = (Turn("human", f"<video>{'?' * number}"), Turn("gpt", str(number)))
-        sample = Sample(turns=turns, videos=(f"{number}.mp4",))
-        packs.append([load_sample(sample, tmp_path, config, small_processor())])
+    packs = [[clip(number, frames)] for number, frames in enumerate((4, 8, 2, 6))]
     packed(packs[0] + packs[1]).loss.backward()  # what all packs share is kept from here on
     torch.cuda.set_sync_debug_mode("error")
     try:
