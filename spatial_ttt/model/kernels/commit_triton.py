@@ -18,7 +18,7 @@ from torch import Tensor
 
 from spatial_ttt.model.kernels import interpreting
 from spatial_ttt.model.kernels.captured import Products
-from spatial_ttt.model.kernels.products import follow, follows_early, product, product_options
+from spatial_ttt.model.kernels.products import product, product_options
 from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
 from spatial_ttt.model.newton_schulz import COEFFICIENTS, NORM_EPS
 
@@ -89,10 +89,9 @@ def lower_tile(tile):
 @triton.jit
 def _square(
     a, out, b, c, D: tl.constexpr, M: tl.constexpr, K: tl.constexpr, HAS_SUM: tl.constexpr,
-    ROUND: tl.constexpr, WIDE: tl.constexpr, EARLY: tl.constexpr,
+    ROUND: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """c a a' + b a (without the sum: a a'), which is symmetric: tiles on and below the diagonal, and their mirrors."""
-    follow(EARLY)
     i, j = lower_tile(tl.program_id(0))
     matrix = tl.program_id(1).to(tl.int64)
     rows, cols, k = i * M + tl.arange(0, M), j * M + tl.arange(0, M), tl.arange(0, K)
@@ -115,10 +114,9 @@ def _square(
 @triton.jit
 def _multiply(
     p, x, out, a, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, ROUND: tl.constexpr,
-    WIDE: tl.constexpr, EARLY: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
     """p x + a x."""
-    follow(EARLY)
     blocks: tl.constexpr = D // N
     matrix = tl.program_id(1).to(tl.int64)
     rows = (tl.program_id(0) // blocks) * M + tl.arange(0, M)
@@ -196,7 +194,7 @@ def parts_of(stacked: Tensor) -> int:
 def newton_schulz_products(shape: torch.Size, work: torch.dtype, device: torch.device) -> Products:
     """The fifteen products of Newton-Schulz of matrices [B, H, 3, D, D] whose norms are one."""
     first, second, poly = (torch.empty(shape, dtype=work, device=device) for _ in range(3))
-    how, half, whole = launches(shape, work, device)
+    how, half, whole = launches(shape, work)
     halved, grid = multiply_launch(how, whole)
 
     def run() -> Tensor:
@@ -211,16 +209,13 @@ def newton_schulz_products(shape: torch.Size, work: torch.dtype, device: torch.d
     return Products((first,), run)
 
 
-def launches(
-    shape: torch.Size, work: torch.dtype, device: torch.device
-) -> tuple[dict[str, Any], Any, Any]:
+def launches(shape: torch.Size, work: torch.dtype) -> tuple[dict[str, Any], Any, Any]:
     """Arguments of all products of matrices [B, H, 3, D, D], and the grids of symmetric and of other results."""
     width, matrices = shape[-1], shape[:3].numel()
     tile = tile_of(width)
     blocks = width // tile
     how: dict[str, Any] = {"D": width, "M": tile, "K": min(64, tile), "num_warps": 8, "num_stages": 3}  # fmt: skip
-    early = follows_early(device)
-    how |= {"EARLY": early} | product_options(work) | ({"launch_pdl": True} if early else {})
+    how |= product_options(work)
     return how, (blocks * (blocks + 1) // 2, matrices), (blocks * blocks, matrices)
 
 

@@ -31,23 +31,6 @@ def product_options(dtype: torch.dtype) -> dict[str, object]:
     return {"ROUND": triton_dtype(dtype), "WIDE": interpreting()}
 
 
-def follows_early(device: torch.device) -> bool:
-    """A kernel may be put on the device before the one before it is done: Hopper and later."""
-    on_gpu = device.type == "cuda" and not interpreting()
-    return on_gpu and torch.cuda.get_device_capability(device) >= (9, 0)
-
-
-@triton.jit
-def follow(EARLY: tl.constexpr):
-    """The first line of a kernel that is launched early (`launch_pdl`): wait for what comes before it in the stream.
-
-    What comes after may be put on the device from here on.
-    """
-    if EARLY:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
-
-
 @triton.jit
 def product(a, b, ROUND: tl.constexpr, WIDE: tl.constexpr):
     """a @ b with operands rounded to ROUND and float32 sums."""

@@ -28,7 +28,7 @@ from spatial_ttt.model.kernels.commit_triton import (
     newton_schulz_products,
     parts_of,
 )
-from spatial_ttt.model.kernels.products import follow, product
+from spatial_ttt.model.kernels.products import product
 from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
 from spatial_ttt.model.newton_schulz import COEFFICIENTS, NORM_EPS
 
@@ -38,10 +38,9 @@ _ROWS = 8  # of a program of `_norm_backward`
 @triton.jit
 def _symmetric(
     a, b, s, out, beta, alpha, D: tl.constexpr, M: tl.constexpr, K: tl.constexpr, HAS_SUM: tl.constexpr,
-    ROUND: tl.constexpr, WIDE: tl.constexpr, EARLY: tl.constexpr,
+    ROUND: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """alpha (a b' + b a') + beta s: tiles on and below the diagonal, and their mirrors."""
-    follow(EARLY)
     i, j = lower_tile(tl.program_id(0))
     matrix = tl.program_id(1).to(tl.int64)
     rows, cols, k = i * M + tl.arange(0, M), j * M + tl.arange(0, M), tl.arange(0, K)
@@ -67,10 +66,8 @@ def _symmetric(
 @triton.jit
 def _multiply_two(
     p, g, d, x, out, a, D: tl.constexpr, M: tl.constexpr, K: tl.constexpr, ROUND: tl.constexpr, WIDE: tl.constexpr,
-    EARLY: tl.constexpr,
 ):  # fmt: skip
     """p g + d x + a g."""
-    follow(EARLY)
     blocks: tl.constexpr = D // M
     offset = tl.program_id(1).to(tl.int64) * (D * D)
     rows = (tl.program_id(0) // blocks) * M + tl.arange(0, M)
@@ -225,7 +222,7 @@ def _backward_products(shape: torch.Size, work: torch.dtype, device: torch.devic
     steps = len(COEFFICIENTS)
     x, gram, poly = (torch.empty(steps, *shape, dtype=work, device=device) for _ in range(3))
     first, second, s, d = (torch.empty(shape, dtype=work, device=device) for _ in range(4))
-    how, half, whole = launches(shape, work, device)
+    how, half, whole = launches(shape, work)
     halved, grid = multiply_launch(how, whole)
     narrow = how | {"num_stages": 2, "K": min(32, how["K"])}  # twice the operands
 
