@@ -224,7 +224,7 @@ def _backward_products(shape: torch.Size, work: torch.dtype, device: torch.devic
     first, second, s, d = (torch.empty(shape, dtype=work, device=device) for _ in range(4))
     how, half, whole = launches(shape, work)
     halved, grid = multiply_launch(how, whole)
-    narrow = how | {"num_stages": 2, "K": min(32, how["K"])}  # twice the operands
+    narrow = how | {"K": min(32, how["K"])}  # twice the operands
 
     def run() -> Tensor:
         for n, (a, b, c) in enumerate(COEFFICIENTS):
