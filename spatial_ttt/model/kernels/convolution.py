@@ -26,11 +26,18 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        from spatial_ttt.model.kernels import convolution_triton as kernels
+        from spatial_ttt.model.kernels import convolution_gradient_triton as kernels
+        from spatial_ttt.model.kernels.convolution_triton import taps_of
 
         slots, weight = ctx.saved_tensors
         for_slots, for_weight = ctx.needs_input_grad
-        return (
-            kernels.backward_slots(grad, weight) if for_slots else None,
-            kernels.backward_weight(grad, slots, weight) if for_weight else None,
-        )
+        grad = grad.contiguous()[:, None]
+        d_slots = d_weight = None
+        if for_slots:
+            d_slots = slots.new_empty(slots.shape)
+            kernels.backward_slots(d_slots[:, None], grad, taps_of(weight), 0)
+        if for_weight:
+            slots = slots if slots.stride(-1) == 1 else slots.contiguous()
+            parts = kernels.backward_weight(grad, slots[:, None], 0)
+            d_weight = kernels.as_kernel(parts, weight)
+        return d_slots, d_weight

@@ -22,7 +22,7 @@ from tests.model.kernels.attention_checks import attention
 from tests.model.kernels.blocks_checks import blocks
 from tests.model.kernels.check import Check, Function
 from tests.model.kernels.commit_checks import commit
-from tests.model.kernels.layer_checks import decoder, patching, steady, streaming, tower
+from tests.model.kernels.layer_checks import decoder, patching, runs, steady, streaming, tower
 from tests.model.kernels.merging_checks import merging
 from tests.model.kernels.whole_checks import packed, whole_convolution
 from tests.model.kernels.wide_checks import wide_scan
@@ -53,9 +53,9 @@ def convolution(device: torch.device) -> Iterator[Check]:
     from spatial_ttt.model.convolution import plain_convolve_slots
     from spatial_ttt.model.kernels.convolution import convolve_slots
 
-    shapes = [(2, 1, 1, 1, 16), (1, 9, 2, 3, 48), (2, 2, 5, 7, 80)]
+    shapes = [(2, 1, 1, 1, 16), (1, 9, 2, 3, 48), (2, 2, 5, 7, 80), (1, 2, 6, 1, 130)]
     if device.type == "cuda":
-        shapes += [(3, 5, 11, 15, 272), (2, 4, 22, 30, 64)]
+        shapes += [(3, 5, 11, 15, 272), (2, 4, 22, 30, 64), (1, 66, 11, 15, 512)]
     for shape, (dtype, limit) in product(shapes, ((torch.float32, 1e-6), (torch.bfloat16, 6e-3))):
         batch, frames, height, width, channels = shape
         wide = torch.randn(batch, height, frames + 2, width, channels + 3, device=device)
@@ -304,6 +304,7 @@ CHECKS = {
     "streaming": streaming,
     "tower": tower,
     "patching": patching,
+    "runs": runs,
     "attention": attention,
     "steady": steady,
     "commit": commit,

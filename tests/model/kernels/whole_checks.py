@@ -21,9 +21,11 @@ from spatial_ttt.model.layout import (
 )
 from tests.model.kernels.check import Check
 
+REAL_CHANNELS = 6144
+
 
 def whole_convolution(device: torch.device) -> Iterator[Check]:
-    """Slots at equal and at other distances, one slot, two videos of different sizes; two rows that differ."""
+    """Slots at equal and at other distances, one slot, videos alike and of different sizes; two rows that differ."""
     from spatial_ttt.model.stream_convolution import convolve_released
     from spatial_ttt.model.whole_convolution import applies, convolve_whole
 
@@ -32,7 +34,20 @@ def whole_convolution(device: torch.device) -> Iterator[Check]:
         "irregular": (*(slot(2, 3), text(1), slot(2, 3), text(2)) * 2, END, text(1)),
         "one": (text(1), slot(3, 1), END, text(2)),
         "two": (slot(2, 2), slot(2, 2), END, text(2), slot(1, 4), text(1), slot(1, 4), END),
+        "alike": (text(1), *(*(slot(3, 1), text(1)) * 3, END, text(2)) * 3, slot(3, 1), END),
+        "no text": (*(slot(1, 6),) * 5, END),
+        "large": (*(slot(4, 7), text(1)) * 2, END, slot(4, 7), text(1), slot(4, 7), END),
     }
+    channels = {"alike": 80, "no text": 130}
+    if device.type == "cuda":  # small shapes have hidden what a compiler did to large ones
+        layouts["long"] = (
+            *(slot(5, 16), text(1)) * 70,
+            END,
+            text(1),
+            *(slot(5, 16), text(2)) * 3,
+            END,
+        )
+        layouts["real"] = (*(text(13), *(slot(11, 15), text(8)) * 64, END, text(50)) * 2,)
     kinds = [(torch.float32, 2e-6)] + [(torch.bfloat16, 1e-2)] * (device.type == "cuda")
     for (name, layout), how, (dtype, limit) in product(
         layouts.items(), ("centred", "causal"), kinds
@@ -53,8 +68,9 @@ def whole_convolution(device: torch.device) -> Iterator[Check]:
                 return convolve_whole(fast, todo, weight, is_centred)
 
         length = sum(run.length for run in layout)
-        fast = torch.randn(2, length, 48, device=device).to(dtype)
-        weight = torch.randn(48, 1, 3, 3, 3, device=device).to(dtype)
+        rows, width = (1, REAL_CHANNELS) if name == "real" else (2, channels.get(name, 48))
+        fast = torch.randn(rows, length, width, device=device).to(dtype)
+        weight = torch.randn(width, 1, 3, 3, 3, device=device).to(dtype)
         yield Check(f"{name} {how} {dtype}", whole, plain, (fast, weight), limit)
     yield _rows_that_differ(layouts["regular"], layouts["two"], device)
 
