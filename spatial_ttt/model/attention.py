@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model import fused_attention
 from spatial_ttt.model.branching import UnevenBranches
+from spatial_ttt.model.kernels import runs
 from spatial_ttt.model.kv_cache import Segment
 
 IMPLEMENTATIONS = ("sdpa", "eager", "flash_attention_2")
@@ -204,8 +205,7 @@ def keep_window(
     if not room:
         return torch.cat((cache[0], k), dim=2), torch.cat((cache[1], v), dim=2)
     wide = _with_room(k, room), _with_room(v, room)
-    for all_of_them, past in zip(wide, cache, strict=True):
-        all_of_them[:, :, :room] = past
+    _copy(cache, (wide[0][:, :, :room], wide[1][:, :, :room]))
     return wide
 
 
@@ -215,6 +215,22 @@ def _with_room(x: Tensor, room: int) -> Tensor:
     return x.as_strided(shape, x.stride(), x.storage_offset() - room * x.stride(2))
 
 
-def last(x: Tensor, window: int) -> Tensor:
-    """The last W tokens of [B, Hkv, N, Dh], as a copy that does not keep the rest alive."""
-    return x if x.shape[2] <= window else x[:, :, -window:].clone()
+def last(k: Tensor, v: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """The last W tokens of keys and values [B, Hkv, N, Dh], as copies that do not keep the rest alive."""
+    if k.shape[2] <= window:
+        return k, v
+    latest = k[:, :, -window:], v[:, :, -window:]
+    if torch.is_grad_enabled():
+        return latest[0].clone(), latest[1].clone()
+    shape = (*k.shape[:2], window, k.shape[3])
+    made = k.new_empty(shape), v.new_empty(shape)
+    _copy(latest, made)
+    return made
+
+
+def _copy(sources: tuple[Tensor, Tensor], places: tuple[Tensor, Tensor]) -> None:
+    if runs.applies(sources, places):
+        runs.copy(sources, places)
+        return
+    for to, x in zip(places, sources, strict=True):
+        to.copy_(x)

@@ -146,7 +146,7 @@ class TTTAttention(Attention):
             (keys, values), kept = window.joined(k, v, size)
         else:
             keys, values = keep_window(window, k, v, room)
-            kept = last(keys, size), last(values, size)
+            kept = last(keys, values, size)
         how = {"branches": branches, "implementation": self.implementation}
         out = attend(q, keys, values, window=size, **how)  # type: ignore[arg-type]
         return out.transpose(1, 2).flatten(2), kept

@@ -108,9 +108,13 @@ def test_past_segments_are_one_past(implementation):
 def test_a_window_is_a_copy_that_frees_the_rest():
     keys, values = keep_window(None, heads(3, 2), heads(3, 2, seed=1))
     keys, values = keep_window((keys, values), heads(3, 2, seed=2), heads(3, 2, seed=3))
-    kept = last(keys, 4)
-    assert torch.equal(kept, keys[:, :, 2:]) and kept.untyped_storage().nbytes() == kept.nbytes
-    assert last(values, 6) is values
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            kept = last(keys, values, 4)
+        for part, whole in zip(kept, (keys, values), strict=True):
+            assert torch.equal(part, whole[:, :, 2:])
+            assert part.untyped_storage().nbytes() == part.nbytes
+    assert last(keys, values, 6) == (keys, values)
 
 
 def test_a_window_fills_the_room_before_what_follows():

@@ -130,6 +130,31 @@ def steady(device: torch.device) -> Iterator[Check]:
     kv_cache.PAGE_TOKENS = page
 
 
+def runs(device: torch.device) -> Iterator[Check]:
+    """Keys and values from one part of a buffer to another, as they are."""
+    from spatial_ttt.model.kernels import runs as kernel
+
+    shapes = [(1, 2, 7, 16), (2, 3, 300, 8)] + [(1, 8, 2648, 128)] * (device.type == "cuda")
+    for shape, dtype in product(shapes, (torch.float32, torch.bfloat16)):
+        batch, heads, length, dim = shape
+        wide = torch.randn(2, batch, heads, length + 5, dim, device=device).to(dtype)
+
+        def copy(wide: Tensor, length: int = length) -> Tensor:
+            k, v = wide
+            made = torch.zeros_like(wide)
+            source, place = (
+                (k[:, :, 5:], v[:, :, 5:]),
+                (made[0, :, :, :length], made[1, :, :, :length]),
+            )
+            if wide.dtype == torch.float64:
+                place[0].copy_(source[0]), place[1].copy_(source[1])
+            else:
+                kernel.copy(source, place)
+            return made
+
+        yield Check(f"runs {shape} {dtype}", copy, copy, (wide,), 0.0, False)
+
+
 def patching(device: torch.device) -> Iterator[Check]:
     """Frames as bytes, which a comparison in float64 passes on as they are: the same bits in every type."""
     from spatial_ttt.model.kernels import request_backend
