@@ -19,7 +19,7 @@ from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
 
 _FRAMES = 32  # outputs a program makes one after the other
 _COLUMNS = (5, 6, 4, 7, 3, 2, 1)  # pixels of a row, the first that divides it
-_CHANNELS = 64
+_CHANNELS = 128
 _WARPS = 1
 
 
