@@ -3,7 +3,8 @@
 For training, with backward passes of their own:
 
     newton_schulz   orthogonalisation that saves only its input        newton_schulz.py, newton_schulz_triton.py
-    convolution     depthwise 3x3x3 over slots                         convolution.py, convolution_triton.py
+    convolution     depthwise 3x3x3 over slots                         convolution.py, convolution_triton.py,
+                                                                       convolution_gradient_triton.py
     scan            the whole fast-weight recurrence, narrow heads     scan.py, scan_triton.py
     wide_scan       the same for wide heads, products by the library   wide_scan.py, wide_scan_triton.py
     network         reads and writes of any width, between products    network.py, network_triton.py

@@ -10,12 +10,16 @@ has no shared memory for shows here, before a GPU does. A process of its own: Tr
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
@@ -46,7 +50,7 @@ def _resolve(
 
 
 def compile_all(operations: Sequence[str]) -> dict[str, dict[str, int]]:
-    """By kernel: variants compiled, and the most shared memory of one, in bytes."""
+    """By kernel: variants compiled, and the most of one: shared and spilled memory in bytes, registers of a thread."""
     found: dict[str, dict[str, int]] = {}
     launch = JITFunction.run
     variants: dict[str, set[str]] = {}
@@ -54,9 +58,13 @@ def compile_all(operations: Sequence[str]) -> dict[str, dict[str, int]]:
     def only_compile(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
         built = launch(self, *args, grid=grid, warmup=True, **options)
         name = self.__name__
-        variants.setdefault(name, set()).add(built.hash)
-        shared = max(found.get(name, {}).get("shared_bytes", 0), built.metadata.shared)
-        found[name] = {"variants": len(variants[name]), "shared_bytes": shared}
+        known = variants.setdefault(name, set())
+        if built.hash not in known:
+            known.add(built.hash)
+            most = found.get(name, {})
+            takes = {"shared_bytes": built.metadata.shared, **_thread(built.asm["cubin"])}
+            found[name] = {what: max(most.get(what, 0), n) for what, n in takes.items()}
+            found[name]["variants"] = len(known)
         return built
 
     driver.set_active(_Hopper())
@@ -66,6 +74,21 @@ def compile_all(operations: Sequence[str]) -> dict[str, dict[str, int]]:
         for check in CHECKS[operation](torch.device("cpu")):
             _call(check)
     return found
+
+
+def _thread(binary: bytes) -> dict[str, int]:
+    """What a thread takes: registers, and bytes of what does not fit into them."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary)
+        file.flush()
+        told = subprocess.run(
+            [knobs.nvidia.cuobjdump.path, "-res-usage", file.name],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    used = {what: int(n) for what, n in re.findall(r"(REG|STACK|LOCAL):(\d+)", told)}
+    return {"registers": used["REG"], "spilled_bytes": used["STACK"] + used["LOCAL"]}
 
 
 def _call(check: Check) -> None:
