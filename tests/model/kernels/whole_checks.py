@@ -21,7 +21,7 @@ from spatial_ttt.model.layout import (
 )
 from tests.model.kernels.check import Check
 
-REAL_CHANNELS = 6144
+REAL_CHANNELS = 512  # of 6,144: blocks of channels are alike, and the plain version in float64 takes minutes for all
 
 
 def whole_convolution(device: torch.device) -> Iterator[Check]:
