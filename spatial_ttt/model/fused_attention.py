@@ -2,7 +2,7 @@
 
 Chosen on an H200 (benchmarks/attention.py): short queries run on the built-in FlashAttention, windows of many queries
 on the streaming kernel, many queries over whole pages on cuDNN. Past segments need no mask, so each is
-attended alone and the parts are merged by their log-sum-exps; questions read all of them at once (`forked_attention`).
+attended alone and the parts are merged by their log-sum-exps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spatial_ttt.model import forked_attention, kv_cache
+from spatial_ttt.model import kv_cache
 from spatial_ttt.model.kernels import attention as kernel
 from spatial_ttt.model.kv_cache import Segment
 
@@ -74,8 +74,6 @@ def segment_attention(q: Tensor, past: Sequence[Segment], k: Tensor, v: Tensor) 
         k, v = k[:, :, before:], v[:, :, before:]
     if not past:
         return _part(q, k, v, causal=True)[0]
-    if forked_attention.applies(q, past, k, v):
-        return forked_attention.attend(q, past, k, v)
     parts = _plans(q, past, k, v)
     if kernel.applies(q):
         return _merged(q, parts)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
-from itertools import pairwise, product
-from typing import Any
-from unittest.mock import patch
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -95,48 +92,6 @@ def attention(device: torch.device) -> Iterator[Check]:
             yield Check(name, in_one, twice, (q, k, v), limit, False)
             if not window:
                 yield Check(f"pages {name}", in_pages, once, (q, k, v), limit, False)
-
-
-def forked(device: torch.device) -> Iterator[Check]:
-    """Whole pages of a parent, what its tail held, and a continuation's own, cut anywhere."""
-    from spatial_ttt.model import forked_attention, kv_cache
-    from spatial_ttt.model.kernels import request_backend
-
-    cases = [
-        (3, 40, (0, 32, 64, 70), 3),
-        (20, 20, (0, 5), 0),
-        (17, 60, (0, 32, 64, 96, 100, 101), 5),
-    ]
-    kinds = [(torch.float32, 1e-5)] + [(torch.bfloat16, 1e-2)] * (device.type == "cuda")
-    for (length, own, cuts, spare), (dtype, limit) in product(cases, kinds):
-        q = torch.randn(1, 4, length, 16, device=device).to(dtype)
-        k, v = torch.randn(2, 1, 2, cuts[-1] + own, 16, device=device).to(dtype)
-
-        def attend(q: Tensor, k: Tensor, v: Tensor, cuts: Any = cuts, spare: int = spare) -> Tensor:
-            room = [x.new_full((1, 2, x.shape[2] + spare, 16), float("nan")) for x in (k, v)]
-            for to, x in zip(room, (k, v), strict=True):
-                to[:, :, : x.shape[2]] = x
-            parts = [
-                (room[0][:, :, a:b].clone(), room[1][:, :, a:b].clone()) for a, b in pairwise(cuts)
-            ]
-            total = k.shape[2]
-            rest = tuple(x[:, :, cuts[-1] : total] for x in room)
-            with patch.object(kv_cache, "PAGE_TOKENS", PAGE), request_backend("triton"):
-                is_long = q.shape[2] >= forked_attention.LEAST_QUERIES
-                assert forked_attention.applies(q, parts, *rest) == is_long
-                assert not forked_attention.applies(
-                    q, [p for p in parts if p[0].shape[2] == PAGE], *rest
-                )
-                return forked_attention.attend(q, parts, *rest).transpose(1, 2).flatten(2)
-
-        yield Check(
-            f"forked {length} {cuts} {dtype}",
-            attend,
-            partial(plain, window=0),
-            (q, k, v),
-            limit,
-            False,
-        )
 
 
 def _past(keys: Tensor, values: Tensor, gone: int, count: int):  # type: ignore[no-untyped-def]

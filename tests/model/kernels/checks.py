@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.model.kernels.answer_checks import answer
-from tests.model.kernels.attention_checks import attention, forked
+from tests.model.kernels.attention_checks import attention
 from tests.model.kernels.blocks_checks import blocks
 from tests.model.kernels.check import Check, Function
 from tests.model.kernels.commit_checks import commit
@@ -305,7 +305,6 @@ CHECKS = {
     "tower": tower,
     "patching": patching,
     "runs": runs,
-    "forked": forked,
     "attention": attention,
     "steady": steady,
     "commit": commit,
