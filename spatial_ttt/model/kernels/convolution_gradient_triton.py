@@ -21,166 +21,98 @@ from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
 
 TAPS = 27
 _FRAMES = 64  # slots whose gradients a program makes one after the other
+_PIXELS = 4
 _CHANNELS = 64  # two a thread, with their taps or their sums in registers
-_COLUMNS = (5, 4, 3)  # pixels side by side that share what is loaded
+_WARPS = 4
+_COLUMNS = (5, 4, 3)  # outputs side by side that share what is loaded for a kernel's gradient
 _PROGRAMS = 16  # of one warp for the kernel's gradient, on a multiprocessor
 
 
 @triton.jit
-def _around(base, t, reads, step, rows, left, width, mask,
-            STEP: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr):  # fmt: skip
-    """Gradients at time t in three rows, COLUMNS + 2 each, from the one left of column `left` on; nothing outside."""
+def _around(base, t, reads, step, places, channel, channels, EVEN: tl.constexpr):
+    """The gradients of nine outputs around each pixel at time t; nothing where t is outside."""
     frame = base + tl.minimum(tl.maximum(t, 0), reads - 1).to(tl.int64) * step
-    valid = mask & (t >= 0) & (t < reads)
+    valid = (t >= 0) & (t < reads)
     values = ()
-    for dy in tl.static_range(3):
-        line = frame + rows[dy]
-        values += (tl.load(line - STEP, mask=valid & (left > 0), other=0.0),)
-        for c in tl.static_range(COLUMNS + 1):
-            here = valid if c <= LAST else valid & (left + c < width)
-            values += (tl.load(line + c * STEP, mask=here, other=0.0),)
+    for k in tl.static_range(9):
+        if EVEN:  # the places of pixels beyond the grid are held within it
+            values += (tl.load(frame + places[k], mask=valid, other=0.0),)
+        else:
+            mask = valid & (channel < channels)[None, :]
+            values += (tl.load(frame + places[k], mask=mask, other=0.0),)
     return values
-
-
-@triton.jit
-def _taps_of_row(taps, y, height, channel, mask, WIDE: tl.constexpr):
-    """27 taps of the slots' row y: by row and column of the outputs that read it, then by their time."""
-    weights = ()
-    for dy in tl.static_range(3):
-        reader = y + (1 - dy)
-        of_row = tl.where(reader < 0, 0, tl.where(reader >= height, 2, dy)) * 3
-        for dx in tl.static_range(3):
-            for t in tl.static_range(3):
-                at = (t * 9 + of_row + dx) * WIDE + channel
-                weights += (tl.load(taps + at, mask=mask, other=0.0).to(tl.float32),)
-    return weights
-
-
-@triton.jit
-def _read(values, next_1, next_2, weights, zero, COLUMNS: tl.constexpr):
-    """Three sums for each column: of the slot that is done then, of the next and of the one after it."""
-    sums = ()
-    for j in tl.static_range(COLUMNS):
-        now, one, two = next_1[j], next_2[j], zero
-        for k in tl.static_range(9):
-            value = values[k // 3 * (COLUMNS + 2) + j + 2 - k % 3].to(tl.float32)
-            now += value * weights[k * 3]
-            one += value * weights[k * 3 + 1]
-            two += value * weights[k * 3 + 2]
-        sums += (now, one, two)
-    return sums
-
-
-@triton.jit
-def _with_outside(
-    sums, values, weights, COLUMN: tl.constexpr, DX: tl.constexpr, COLUMNS: tl.constexpr
-):
-    """A border pixel's sums with what it gives again by the taps that point outwards."""
-    found = ()
-    for j in tl.static_range(COLUMNS):
-        for t in tl.static_range(3):
-            total = sums[j * 3 + t]
-            if j == COLUMN:
-                for dy in tl.static_range(3):
-                    value = values[dy * (COLUMNS + 2) + j + 1].to(tl.float32)
-                    total += value * weights[(dy * 3 + DX) * 3 + t]
-            found += (total,)
-    return found
-
-
-@triton.jit
-def _folded(sums, SOURCE: tl.constexpr, COLUMNS: tl.constexpr):
-    """Sums of the next slots with those of the current (SOURCE 0) or of the ones after them (2)."""
-    found = ()
-    for j in tl.static_range(COLUMNS):
-        found += (sums[j * 3], sums[j * 3 + 1] + sums[j * 3 + SOURCE], sums[j * 3 + 2])
-    return found
 
 
 @triton.jit(do_not_specialize=["videos", "reads", "writes", "height", "width"])
 def _backward_slots(
-    grad, taps, out, videos, reads, writes, height, width, grad_b, grad_v, grad_t, out_b, out_v, out_t,
-    BEHIND: tl.constexpr, FRAMES: tl.constexpr, WIDE: tl.constexpr, CHANNELS: tl.constexpr,
-    COLUMNS: tl.constexpr, LAST: tl.constexpr,
+    grad, taps, out, videos, reads, writes, height, width, channels, grad_b, grad_v, grad_t, out_b, out_v, out_t,
+    BEHIND: tl.constexpr, FRAMES: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    """FRAMES neighbouring slots of a block of channels, COLUMNS pixels of a row; rows end at the LAST of a block.
+    """FRAMES neighbouring slots of a block of pixels and channels.
 
     Slot s goes into outputs s + BEHIND - k with taps k. A program walks along the outputs' time and carries two sums.
     Where the reading pixel would lie outside, the border pixel reads once more with the tap that points outwards.
     """
-    blocks = tl.cdiv(width, COLUMNS)
+    blocks = tl.cdiv(height * width, PIXELS)
     spans = tl.cdiv(writes, FRAMES)
     program = tl.program_id(0)
-    left = program % blocks * COLUMNS
-    y = program // blocks % height
-    begin = program // (blocks * height) % spans * FRAMES
-    video = program // (blocks * height * spans)
+    pixel = (program % blocks) * PIXELS + tl.arange(0, PIXELS)
+    begin = (program // blocks % spans) * FRAMES
+    video = program // (blocks * spans)
     batch, video = (video // videos).to(tl.int64), (video % videos).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    mask = channel < WIDE
-    weights = _taps_of_row(taps, y, height, channel, mask, WIDE)
-    rows = ()
+    row, col = pixel // width, pixel % width
+    inside = (pixel < height * width)[:, None] & (channel < channels)[None, :]
+    weights = ()
+    places = ()
     for dy in tl.static_range(3):
-        rows += (tl.minimum(tl.maximum(y + (1 - dy), 0), height - 1) * width * WIDE,)
-    zero = tl.zeros((CHANNELS,), tl.float32)
-    next_1 = ()  # what the next slot has so far, by column
-    next_2 = ()  # and the one after it
-    for _ in tl.static_range(COLUMNS):
-        next_1 += (zero,)
-        next_2 += (zero,)
-    base = grad + batch * grad_b + video * grad_v + left * WIDE + channel
-    to = out + batch * out_b + video * out_v + (y * width + left) * WIDE + channel
+        for dx in tl.static_range(3):
+            y, x = row + (1 - dy), col + (1 - dx)
+            tap = tl.where(y < 0, 0, tl.where(y >= height, 2, dy)) * 3
+            tap += tl.where(x < 0, 0, tl.where(x >= width, 2, dx))
+            y = tl.minimum(tl.maximum(y, 0), height - 1)
+            x = tl.minimum(tl.maximum(x, 0), width - 1)
+            places += ((y * width + x)[:, None] * channels + channel[None, :],)
+            for t in tl.static_range(3):
+                at = (t * 9 + tap)[:, None] * channels + channel[None, :]
+                weights += (tl.load(taps + at, mask=inside, other=0.0).to(tl.float32),)
+    next_1 = tl.zeros((PIXELS, CHANNELS), tl.float32)  # what the next slot has so far
+    next_2 = tl.zeros((PIXELS, CHANNELS), tl.float32)  # and the one after it
+    base = grad + batch * grad_b + video * grad_v
+    to = out + batch * out_b + video * out_v + pixel[:, None] * channels + channel[None, :]
     stop = tl.minimum(begin + FRAMES, writes)
     first = begin + BEHIND - 2
-    values = _around(base, first, reads, grad_t, rows, left, width, mask, WIDE, COLUMNS, LAST)
+    values = _around(base, first, reads, grad_t, places, channel, channels, EVEN)
     for i in tl.range(0, stop - begin + 2, num_stages=1):
         # Asked for before they are needed: gradients come from far away.
-        later = _around(
-            base, first + i + 1, reads, grad_t, rows, left, width, mask, WIDE, COLUMNS, LAST
-        )
-        sums = _read(values, next_1, next_2, weights, zero, COLUMNS)
-        if left == 0:
-            sums = _with_outside(sums, values, weights, 0, 0, COLUMNS)
-        if left + LAST == width - 1:
-            sums = _with_outside(sums, values, weights, LAST, 2, COLUMNS)
-        if BEHIND > 0 and begin + i < 2:  # of what stands before the first slot
-            sums = _folded(sums, 0, COLUMNS)
-        if BEHIND == 1 and first + i == reads - 1:  # of what stands after the last
-            sums = _folded(sums, 2, COLUMNS)
-        done = to + (begin + i - 2).to(tl.int64) * out_t
-        next_1 = ()
-        next_2 = ()
-        for j in tl.static_range(COLUMNS):
-            here = mask & (i >= 2) if j <= LAST else mask & (i >= 2) & (left + j < width)
-            tl.store(done + j * WIDE, sums[j * 3].to(out.dtype.element_ty), mask=here)
-            next_1 += (sums[j * 3 + 1],)
-            next_2 += (sums[j * 3 + 2],)
+        later = _around(base, first + i + 1, reads, grad_t, places, channel, channels, EVEN)
+        now = next_1
+        next_1 = next_2
+        next_2 = tl.zeros((PIXELS, CHANNELS), tl.float32)
+        for k in tl.static_range(9):
+            value = values[k].to(tl.float32)
+            now += value * weights[k * 3]
+            next_1 += value * weights[k * 3 + 1]
+            next_2 += value * weights[k * 3 + 2]
+        if BEHIND > 0:  # of what stands before the first slot
+            next_1 += tl.where(begin + i < 2, now, 0.0)
+        if BEHIND == 1:  # of what stands after the last
+            next_1 += tl.where(first + i == reads - 1, next_2, 0.0)
+        if i >= 2:
+            done = (begin + i - 2).to(tl.int64) * out_t
+            tl.store(to + done, now.to(out.dtype.element_ty), mask=inside)
         values = later
 
 
 @triton.jit
-def _row(
-    start,
-    x,
-    width,
-    mask,
-    COLUMNS: tl.constexpr,
-    STEP: tl.constexpr,
-    WHOLE: tl.constexpr,
-    EVEN: tl.constexpr,
-):
+def _row(start, x, width, mask, COLUMNS: tl.constexpr, STEP: tl.constexpr, WHOLE: tl.constexpr):
     """COLUMNS + 2 neighbours in one row of a slot, from the one left of column x on."""
-    values = ()
-    for c in tl.static_range(COLUMNS + 2):
-        column = x + c - 1
-        if c == 0:
-            column = tl.maximum(column, 0)
-        elif c > COLUMNS or not WHOLE:
+    values = (tl.load(start + tl.maximum(x - 1, 0) * STEP, mask=mask, other=0.0),)
+    for c in tl.static_range(COLUMNS + 1):
+        column = x + c
+        if c == COLUMNS or not WHOLE:
             column = tl.minimum(column, width - 1)
-        if EVEN:
-            values += (tl.load(start + column * STEP),)
-        else:
-            values += (tl.load(start + column * STEP, mask=mask, other=0.0),)
+        values += (tl.load(start + column * STEP, mask=mask, other=0.0),)
     return values
 
 
@@ -214,9 +146,9 @@ def _backward_weight(
         bottom = base + tl.minimum(y + 1, height - 1).to(tl.int64) * slots_h
         of_row = grad + batch * grad_b + video * grad_v + y.to(tl.int64) * width * WIDE + channel
         for x in tl.range(0, width, COLUMNS, num_stages=1):
-            rows = _row(top, x, width, mask, COLUMNS, STEP, WHOLE, WIDE % CHANNELS == 0)
-            rows += _row(middle, x, width, mask, COLUMNS, STEP, WHOLE, WIDE % CHANNELS == 0)
-            rows += _row(bottom, x, width, mask, COLUMNS, STEP, WHOLE, WIDE % CHANNELS == 0)
+            rows = _row(top, x, width, mask, COLUMNS, STEP, WHOLE)
+            rows += _row(middle, x, width, mask, COLUMNS, STEP, WHOLE)
+            rows += _row(bottom, x, width, mask, COLUMNS, STEP, WHOLE)
             grads = ()
             for t in tl.static_range(3):
                 read = seen - t
@@ -255,13 +187,12 @@ def backward_slots(out: Tensor, grad: Tensor, taps: Tensor, behind: int) -> None
     writes = out.shape[2]
     frames = min(_FRAMES, next_power_of_2(writes))
     block = min(_CHANNELS, next_power_of_2(channels))
-    columns = _columns(width)
-    programs = batch * videos * cdiv(writes, frames) * height * cdiv(width, columns)
+    programs = batch * videos * cdiv(writes, frames) * cdiv(height * width, _PIXELS)
     if programs:
         _backward_slots[(programs, cdiv(channels, block))](
-            grad, taps, out, videos, reads, writes, height, width, *grad.stride()[:3], *out.stride()[:3],
-            BEHIND=behind, FRAMES=frames, WIDE=channels, CHANNELS=block, COLUMNS=columns,
-            LAST=(width - 1) % columns, num_warps=1,
+            grad, taps, out, videos, reads, writes, height, width, channels, *grad.stride()[:3], *out.stride()[:3],
+            BEHIND=behind, FRAMES=frames, PIXELS=_PIXELS, CHANNELS=block, EVEN=channels % block == 0,
+            num_warps=_WARPS,
         )  # fmt: skip
 
 
@@ -275,7 +206,7 @@ def backward_weight(grad: Tensor, slots: Tensor, behind: int) -> Tensor:
     blocks = cdiv(channels, block)
     lines = batch * videos * (reads + 2) * height
     share = cdiv(lines, max(1, _PROGRAMS * _multiprocessors(grad.device) // blocks))
-    columns = _columns(width)
+    columns = min(_COLUMNS, key=lambda c: cdiv(width, c) * c)
     parts = grad.new_empty(cdiv(lines, share), TAPS, channels, dtype=torch.float32)
     _backward_weight[(blocks, parts.shape[0])](
         grad, slots, parts, videos, reads, slots.shape[2], height, width, lines, share,
@@ -298,11 +229,6 @@ def copy_tokens(out: Tensor, source: Tensor, index: Tensor) -> None:
         _copy[(batch * index.numel(), cdiv(channels, block))](
             source, out, index, index.numel(), length, channels, CHANNELS=block, num_warps=4
         )
-
-
-def _columns(width: int) -> int:
-    """Columns of a block, so that blocks reach little beyond a row."""
-    return min(_COLUMNS, key=lambda columns: cdiv(width, columns) * columns)
 
 
 @lru_cache(maxsize=8)
