@@ -5,7 +5,7 @@ scattering the result back, without the copies. A program walks along time with 
 a pixel, so every slot is read three times and a little more, from the caches.
 """
 
-# mypy: disable-error-code="no-untyped-def,untyped-decorator,assignment"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,assignment,var-annotated"
 # Kernels are Triton's language, which has no types of Python's.
 from __future__ import annotations
 
