@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -108,16 +109,21 @@ class StreamingSession:
         then the frames of the last piece (`slots_per_piece`) have not been watched. What is asked,
         forked or saved in the meantime sees whole pieces: never a later frame without an earlier one.
         """
+        with self._watched_alone():
+            before = self._seen.num_slots
+            self._watch_all(frames)
+        return self._state.num_slots - before
+
+    @contextmanager
+    def _watched_alone(self) -> Iterator[None]:
         if not self._watching.acquire(blocking=False):
             raise SessionError(
                 "frames are being watched already; give one session its frames from one place at a time"
             )
-        before = self._seen.num_slots
         try:
-            self._watch_all(frames)
+            yield
         finally:
             self._watching.release()
-        return self._state.num_slots - before
 
     def _watch_all(self, frames: Iterable[Frame]) -> None:
         ahead = self._seen  # with the frames that were accepted but not pushed yet
@@ -188,15 +194,17 @@ class StreamingSession:
         not been watched.
         """
         check_question(question)
-        decoding, rest = decoding or Decoding(), self._watch_but_last(frames)
-        if not rest or self._steady is not None or self.max_bytes is not None:
-            self.observe(rest)
-            answer = self.ask(question, decoding)
-        else:
-            loan = self._lend()
-            hidden = self._finish(loan, rest, question, decoding)
-            answer = self._answer(loan, lambda: hidden, decoding)
-        self._is_over = True
+        decoding = decoding or Decoding()
+        with self._watched_alone():
+            rest = self._watch_but_last(frames)
+            if not rest or self._steady is not None or self.max_bytes is not None:
+                self._watch_all(rest)
+                answer = self.ask(question, decoding)
+            else:
+                loan = self._lend()
+                hidden = self._finish(loan, rest, question, decoding)
+                answer = self._answer(loan, lambda: hidden, decoding)
+            self._is_over = True
         return answer
 
     def _watch_but_last(self, frames: Iterable[Frame]) -> list[Frame]:
@@ -209,12 +217,12 @@ class StreamingSession:
                 if len(last) > 2 * self.slots_per_piece:
                     yield last.popleft()
 
-        self.observe(before())
+        self._watch_all(before())
         rest = list(last)
         if not self._seen.num_slots:
             return rest  # the whole recording is one piece
         first = max(0, len(rest) - 2 * last_slots(self.slots_per_piece, self.model.config))
-        self.observe(rest[:first])
+        self._watch_all(rest[:first])
         return rest[first:]
 
     def _finish(

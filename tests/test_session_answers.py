@@ -179,3 +179,15 @@ def test_frames_that_are_refused_do_not_end_a_recording():
     with pytest.raises(SessionError, match="empty"):
         made.finish([], " ")
     assert "".join(made.finish([], QUESTIONS[0], LONG)) == plain_answers(watched(40, seen))[0]
+
+
+def test_a_recording_is_finished_from_one_place():
+    made = watched(40, 4)
+
+    def greedy():
+        with pytest.raises(SessionError, match="one place at a time"):
+            made.finish(frames(2, start=20), QUESTIONS[1], LONG)
+        yield from frames(6, start=4)
+
+    answer = "".join(made.finish(greedy(), QUESTIONS[0], LONG))
+    assert answer == plain_answers(watched(40, 10))[0]
