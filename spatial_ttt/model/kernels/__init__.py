@@ -19,6 +19,8 @@ For streams, without gradients:
     commit          sums and writes of wide fast weights               commit.py, commit_triton.py
     factors         reads and writes of other widths                   factors.py, factors_triton.py
     stream_convolution   slots convolved where their tokens lie        stream_convolution_triton.py
+    patching        frames to patches                                  patching.py, patching_triton.py
+    runs            windows of keys and values copied                  runs.py, runs_triton.py
 
 Of both, lists of launches become one in captured.py.
 
