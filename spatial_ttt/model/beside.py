@@ -22,8 +22,8 @@ LEAST_TOKENS = 4096
 """Shorter pieces gain little: a question that ends a video (up to 3,700 tokens) rather saves the memory of both."""
 
 WITH_GRADIENTS = False
-"""In training, too. Off: its tests on a GPU passed once and failed in the last run, for a reason not known yet, and it saves
-a thirtieth of a step."""
+"""In training, too. Off: its tests on a GPU passed once and failed in the last run, for a reason not known yet, and it
+saves a thirtieth of a step."""
 
 T = TypeVar("T")
 U = TypeVar("U")
