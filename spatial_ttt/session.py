@@ -233,11 +233,10 @@ class StreamingSession:
         for frame in frames:
             ahead, pair = ahead.with_frame(frame)
             slots.extend([pair] if pair else [])
-        lone = [(ahead.lone, ahead.lone)] if ahead.lone else []
         tail = tuple(self.processor.question_ids(question))
         with self._lock, torch.no_grad():
             past = loan.fork
-            piece = [self._piece(past, [*slots, *lone], tail)]
+            piece = [self._piece(past, [*slots, *ahead.odd_slot], tail)]
             with self._clock.part("decoder"):
                 hidden, loan.fork = finish(self.model, past, piece, decoding.max_new_tokens)
             self._state = ahead._replace(decoder=loan.fork, num_slots=ahead.num_slots + len(slots))
@@ -256,10 +255,9 @@ class StreamingSession:
             check_question(question)
         longest = max((len(self.processor.question_ids(q)) for q in questions), default=0)
         with self._lock, torch.no_grad():
-            ended, lone = first.stream.decoder, first.stream.lone
+            ended, slots = first.stream.decoder, first.stream.odd_slot
             more, last = longest + decoding.max_new_tokens, None
-            if lone or not ended.num_tokens:
-                slots = [(lone, lone)] if lone else []
+            if slots or not ended.num_tokens:
                 last = self._piece(ended, slots)
             ended = end_video(self.model, ended, more, last)
             loans = []
@@ -284,10 +282,7 @@ class StreamingSession:
         if loan.has_ended:
             piece = asked(torch.tensor([tail], device=self.model.device))
         else:
-            # An odd last frame makes a slot of its own, as the reference processor pads it.
-            lone = loan.stream.lone
-            slots = [(lone, lone)] if lone else []
-            piece = self._piece(past, slots, tail)
+            piece = self._piece(past, loan.stream.odd_slot, tail)
         with self._clock.part("decoder"):
             hidden, loan.fork = read_question(self.model, past, piece, decoding.max_new_tokens)
         return hidden

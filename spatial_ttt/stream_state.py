@@ -22,6 +22,11 @@ class StreamState(NamedTuple):
     num_frames: int
     num_slots: int
 
+    @property
+    def odd_slot(self) -> list[tuple[Frame, Frame]]:
+        """What an odd last frame makes when a question comes: a slot of its own, as the reference processor pads it."""
+        return [(self.lone, self.lone)] if self.lone else []
+
     def with_frame(self, frame: Frame) -> tuple[StreamState, tuple[Frame, Frame] | None]:
         """The state after one more frame, and the slot it completes, if any.
 

@@ -96,7 +96,7 @@ class Lane:
         beside, stream, began = self._beside, self._stream, self._began
         if beside is None or stream is None or began is None:
             work()
-            return _nothing
+            return nothing
         began.record(beside)
         began.wait(stream)
         _on(stream, work, beside)
@@ -116,7 +116,7 @@ def _on(stream: torch.cuda.Stream, work: Callable[[], T], back: torch.cuda.Strea
         torch.cuda.set_stream(back)
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """There is nothing to wait for."""
 
 

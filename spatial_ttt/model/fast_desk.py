@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from spatial_ttt.model.beside import Lane, current
+from spatial_ttt.model.beside import Lane, current, nothing
 from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.fast_weights import ROW_EPS, FastState, FastWeights
 from spatial_ttt.model.kernels import commit as kernels
@@ -121,10 +121,6 @@ def _kind(inputs: Unshaped, rule: TTTConfig) -> _Kind:
     return _Kind(shape, dtypes, rule, fast.device, current(fast.device))
 
 
-def _nothing() -> None:
-    """Nothing has been read yet."""
-
-
 @lru_cache(maxsize=4)
 def _desk(kind: _Kind) -> Desk:
     return Desk(kind)
@@ -171,9 +167,8 @@ class Desk:
         start, filled = 0, state.num_tokens
         with self.turn:
             self._lay(state, norms)
-            before = are_read = (
-                _nothing  # the rounded weights that the next write replaces are read no more
-            )
+            # `before` waits until the rounded weights that the next write replaces are read no more.
+            before = are_read = nothing
             while start < inputs.length:
                 writes = filled == chunk
                 if writes:
