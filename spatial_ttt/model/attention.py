@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model import fused_attention
 from spatial_ttt.model.branching import UnevenBranches
-from spatial_ttt.model.kernels import runs
+from spatial_ttt.model.kernels import cudnn_attention, runs
 from spatial_ttt.model.kv_cache import Segment
 
 IMPLEMENTATIONS = ("sdpa", "eager", "flash_attention_2")
@@ -154,6 +154,8 @@ def _attend_all(
     if length == 1:
         return attention(q, k, v, None)
     if length == total and attention is _sdpa:
+        if length >= fused_attention.CUDNN_QUERIES and cudnn_attention.applies(q):
+            return cudnn_attention.attend(q, k, v, cudnn_attention.Sight(True))
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     pieces = []
     for start in range(0, length, _QUERY_BLOCK):
