@@ -7,8 +7,8 @@
 
 A case is STAGE:FRAMES at 352 x 480 pixels. Random weights and frames; frames lie on the CPU as a loader
 gives them. Stage 1 has a description of 300 tokens and a window of 5,600, stage 2 an answer of 2 tokens and
-2,648. The tower is frozen. Both models run under FSDP2 with float32 masters and the same AdamW, with
-logits at the targets only. MFU counts the model's own operations, not those done again by checkpointing.
+2,648. The tower is frozen. Both models have float32 masters, the same AdamW and logits at the targets only; stock runs
+under FSDP2, ours on several GPUs. MFU counts the model's own operations, not those done again by checkpointing.
 Whole steps are timed without waiting for the device inside them; how they divide is seen in one more.
 One JSON line per measurement, cases by rising size of pack; the first that does not fit ends the process.
 """

@@ -38,6 +38,7 @@ from spatial_ttt.train.conversation import Encoded
 from spatial_ttt.train.dataset import LoadedSample
 from spatial_ttt.train.devices import sent
 from spatial_ttt.train.optim import added_parameters
+from spatial_ttt.train.rounded import RoundedCopies
 from spatial_ttt.train.touching import touch
 
 VISION_SLOTS = 64
@@ -121,6 +122,8 @@ class PackedModel(nn.Module):
         """Decoder layers, from the first, whose activations are made again in the backward pass."""
         self.touch_all = False
         """Give every trained parameter a gradient: processes must agree on which have one."""
+        self.copies: RoundedCopies | None = None
+        """What to compute with, of a process that holds all masters itself (see `sharding.reshard`)."""
         for layer in model.decoder.layers:
             layer.run_rows = MethodType(run_rows, layer)  # type: ignore[assignment]
         for module in model.decoder.modules():
@@ -129,6 +132,8 @@ class PackedModel(nn.Module):
 
     def __call__(self, samples: Sequence[LoadedSample]) -> PackSums:
         """Sums over the targets of a pack; an empty one still visits every layer."""
+        if self.copies is not None:
+            self.copies.use()
         return cast(PackSums, super().__call__(Given(samples)))
 
     def forward(self, given: Given) -> PackSums:

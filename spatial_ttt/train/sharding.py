@@ -1,7 +1,8 @@
 """What is trained, and how it is dealt out to processes with FSDP2.
 
 Masters, gradients and moments are float32 shares; a layer is gathered in the compute precision when
-it runs. A frozen vision tower is not dealt out: every process keeps it in the compute precision.
+it runs. A frozen vision tower is not dealt out: every process keeps it in the compute precision. One process alone
+deals nothing out (see `rounded`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from spatial_ttt.train.distributed import Processes
 from spatial_ttt.train.lora import DOWN, UP
 from spatial_ttt.train.optim import GROUPS, parameter_groups
 from spatial_ttt.train.packed import PackedModel
+from spatial_ttt.train.rounded import RoundedCopies
 
 SMALL_MODEL = 200_000_000
 """Parameters. Smaller models train their vision tower too unless told otherwise."""
@@ -60,6 +62,10 @@ def shard(packed: PackedModel, processes: Processes, precision: torch.dtype) -> 
     for parameter in packed.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(precision)
+    packed.touch_all = True  # so that every number of processes updates the same parameters
+    if processes.world == 1:
+        _keep_whole(packed, processes, precision)
+        return
     visual = packed.model.model.visual
     frozen = {p for p in visual.parameters() if not p.requires_grad}
     if frozen:
@@ -69,15 +75,18 @@ def shard(packed: PackedModel, processes: Processes, precision: torch.dtype) -> 
         reduce_dtype=torch.float32,
         cast_forward_inputs=False,
     )
-    several = processes.world > 1
     options: dict[str, Any] = {"mesh": processes.mesh, "mp_policy": policy}
     for layer in packed.model.decoder.layers:
-        fully_shard(layer, reshard_after_forward=several, **options)
+        fully_shard(layer, reshard_after_forward=True, **options)
         register_fsdp_forward_method(layer, "run_rows")
     fully_shard(packed, reshard_after_forward=False, ignored_params=frozen, **options)
-    if several:
-        add_up(packed)
-    packed.touch_all = True  # so that every number of processes updates the same parameters
+    add_up(packed)
+
+
+def _keep_whole(packed: PackedModel, processes: Processes, precision: torch.dtype) -> None:
+    packed.to(processes.device)
+    if precision != torch.float32:
+        packed.copies = RoundedCopies(packed, precision)
 
 
 def add_up(module: nn.Module) -> None:
@@ -89,7 +98,9 @@ def add_up(module: nn.Module) -> None:
 
 
 def reshard(packed: PackedModel) -> None:
-    """Give gathered parameters back: a forward pass without a backward pass leaves some."""
+    """The model holds masters again: after a step's packs, and after passes without gradients."""
+    if packed.copies is not None:
+        packed.copies.put_masters_back()
     for module in packed.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

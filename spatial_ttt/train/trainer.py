@@ -50,7 +50,7 @@ from spatial_ttt.train.samples import index_samples
 from spatial_ttt.train.schedule import annealed_window, cosine_scale
 from spatial_ttt.train.settings import to_plain
 from spatial_ttt.train.sharded_adamw import ShardedAdamW, rate_groups
-from spatial_ttt.train.sharding import freeze, resolve_rates, shard
+from spatial_ttt.train.sharding import freeze, reshard, resolve_rates, shard
 from spatial_ttt.train.starting import count_parameters, export, resumed_model, start_model
 from spatial_ttt.train.training_curves import CURVES, draw
 from spatial_ttt.train.validating import Validator
@@ -278,6 +278,7 @@ class Trainer:
             out: PackSums = self.packed(pack.samples)
             out.loss.backward()
             total += pack_sums(pack, out, self._flops)
+        reshard(self.packed)
         total[-1] = float(self._stop)
         return StepSums(*self.group.sum(total).tolist()), waited
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.distributed.fsdp import FSDPModule
@@ -58,16 +60,19 @@ def test_freezing():
 
 
 @pytest.mark.parametrize("vision", [0.0, 1.0])
-def test_masters_are_float32_and_frozen_towers_are_not_dealt_out(vision):
+@pytest.mark.parametrize("world", [1, 2])
+def test_masters_are_float32_and_frozen_towers_are_not_dealt_out(vision, world):
+    """What one of two processes does is done here by a single one: shares are whole then, too."""
     model = small_model()
     freeze(model, {"base": 1.0, "ttt": 1.0, "head": 1.0, "vision": vision})
     packed = PackedModel(model, small_processor(), 0)
     with processes("cpu") as group:
-        shard(packed, group, torch.bfloat16)
+        shard(packed, replace(group, world=world), torch.bfloat16)
         for name, parameter in model.named_parameters():
             is_frozen = ".visual." in name and not vision
             assert parameter.dtype == (torch.bfloat16 if is_frozen else torch.float32), name
-            assert hasattr(parameter, "full_tensor") != is_frozen
-            assert whole(parameter).shape == local(parameter).shape  # one process holds everything
-        assert all(isinstance(layer, FSDPModule) for layer in model.decoder.layers)
+            assert hasattr(parameter, "full_tensor") == (world > 1 and not is_frozen)
+            assert whole(parameter).shape == local(parameter).shape
+        dealt = {isinstance(layer, FSDPModule) for layer in model.decoder.layers}
+        assert dealt == {world > 1}, "one process deals nothing out"
         assert packed.touch_all
