@@ -18,6 +18,9 @@ from spatial_ttt.errors import ConfigError
 COMMIT = "SPATIAL_TTT_COMMIT"
 """Variable that names the commit of a tree that was copied without its history."""
 
+NAMED = ("torch", "triton", "transformers", "nvidia-cudnn-frontend")
+"""Packages whose versions a figure depends on; null where one is not installed."""
+
 Line = dict[str, Any]
 """At least what, mode, frames, seconds_to_first_token, peak_gib, device and commit; null where unknown."""
 
@@ -28,7 +31,7 @@ def surroundings(device: torch.device, commit: str | None = None) -> Line:
         "commit": commit or os.environ.get(COMMIT) or _commit(),
         "device": _device_name(device),
         "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in ("torch", "triton", "transformers")},
+        | {name: _version(name) for name in NAMED},
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -21,10 +21,6 @@ from spatial_ttt.model.state import tensors
 LEAST_TOKENS = 4096
 """Shorter pieces gain little: a question that ends a video (up to 3,700 tokens) rather saves the memory of both."""
 
-WITH_GRADIENTS = False
-"""In training, too. Off: its tests on a GPU passed once and failed in the last run, for a reason not known yet, and it
-saves a thirtieth of a step."""
-
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -32,8 +28,6 @@ U = TypeVar("U")
 def applies(x: torch.Tensor, length: int) -> bool:
     """A second stream may be used for `length` tokens: on the current GPU, outside captured work."""
     if x.device.type != "cuda" or length < LEAST_TOKENS:
-        return False
-    if torch.is_grad_enabled() and not WITH_GRADIENTS:
         return False
     if x.device.index != torch.cuda.current_device():
         return False  # going back and forth between streams would leave the other device the current one

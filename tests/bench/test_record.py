@@ -51,4 +51,4 @@ def test_surroundings():
     found = surroundings(torch.device("cpu"), "abc123")
     assert found["commit"] == "abc123" and found["device"].endswith("CPU")
     assert found["versions"]["torch"] == torch.__version__
-    assert set(found["versions"]) == {"python", "torch", "triton", "transformers"}
+    assert set(found["versions"]) == {"python", *record.NAMED}
