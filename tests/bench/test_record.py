@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from spatial_ttt.bench.record import COMMIT, append, check_writable, surroundings
+from spatial_ttt.bench.record import COMMIT, NAMED, append, check_writable, surroundings
 from spatial_ttt.errors import ConfigError
 
 
@@ -51,4 +51,4 @@ def test_surroundings():
     found = surroundings(torch.device("cpu"), "abc123")
     assert found["commit"] == "abc123" and found["device"].endswith("CPU")
     assert found["versions"]["torch"] == torch.__version__
-    assert set(found["versions"]) == {"python", *record.NAMED}
+    assert set(found["versions"]) == {"python", *NAMED}
