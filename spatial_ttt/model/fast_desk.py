@@ -21,7 +21,7 @@ from spatial_ttt.model.beside import Lane, current, nothing
 from spatial_ttt.model.configuration import TTTConfig
 from spatial_ttt.model.fast_weights import ROW_EPS, FastState, FastWeights
 from spatial_ttt.model.kernels import commit as kernels
-from spatial_ttt.model.kernels import mixing
+from spatial_ttt.model.kernels import mixing, runs
 from spatial_ttt.model.kernels.captured import Graphs
 
 SIZES = 8
@@ -32,7 +32,7 @@ class _Kind(NamedTuple):
     """What a desk is for."""
 
     shape: tuple[int, int, int]  # batch, heads, channels of a head
-    dtypes: tuple[torch.dtype, ...]  # of queries, learning rates, momentum
+    dtypes: tuple[torch.dtype, torch.dtype]  # of queries, of learning rates
     rule: TTTConfig
     device: torch.device
     stream: torch.cuda.Stream | None  # None without CUDA
@@ -65,7 +65,6 @@ class _Laid(NamedTuple):
     key: Tensor  # [B, H, L, D]
     value: Tensor  # [B, H, L, D]
     lr: Tensor  # [B, H, L, 3]
-    momentum: Tensor  # [B, H, L]
 
     def cut(self, count: int) -> _Laid:
         """The first so many."""
@@ -116,7 +115,7 @@ def scan(
 
 def _kind(inputs: Unshaped, rule: TTTConfig) -> _Kind:
     fast, heads = inputs.fast, inputs.momentum.shape[1]
-    dtypes = (fast.dtype, inputs.lr.dtype, inputs.momentum.dtype)
+    dtypes = fast.dtype, inputs.lr.dtype
     shape = (fast.shape[0], heads, fast.shape[-1] // (3 * heads))
     return _Kind(shape, dtypes, rule, fast.device, current(fast.device))
 
@@ -131,7 +130,7 @@ class Desk:
 
     def __init__(self, kind: _Kind) -> None:
         batch, heads, dim = kind.shape
-        dtype, lr_dtype, momentum_dtype = kind.dtypes
+        dtype, lr_dtype = kind.dtypes
         self.rule, chunk = kind.rule, kind.rule.chunk_size
 
         def place(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -140,15 +139,14 @@ class Desk:
         square = (batch, heads, 3, dim, dim)
         self.weights, self.write, self.sums = (place(*square) for _ in range(3))
         self.total = place(*square) if self.rule.norm_placement == "pre" else None
-        # Rounded weights: those before the latest write are still read when it makes the others.
+        # Rounded weights: those before the latest write are still read when it makes the others. With each goes the
+        # sum of the momentum since it was made.
         self.lows, self.low = place(2, *square, dtype=dtype), 0
-        self.beta, self.norms = place(batch, heads), place(heads, 3, dim)
+        self.betas, self.norms = place(2, batch, heads), place(heads, 3, dim)
         self.rows = place(2, batch, heads, chunk, dim, dtype=dtype)  # keys, values
-        lr = place(batch, heads, chunk, 3, dtype=lr_dtype)
-        momentum = place(batch, heads, chunk, dtype=momentum_dtype)
         key, value = self.rows
-        self.tokens = _Laid(key, value, lr, momentum)
-        self.queries = torch.zeros_like(key)  # then what they read
+        self.tokens = _Laid(key, value, place(batch, heads, chunk, 3, dtype=lr_dtype))
+        self.queries = torch.zeros_like(key)
         self.sizes = sorted({-(-chunk * (n + 1) // SIZES) for n in range(SIZES)})
         self.known: dict[tuple[int, ...], Callable[[], object]] = {}
         # Two, since each works in memory of its own: they run beside each other.
@@ -186,27 +184,23 @@ class Desk:
 
     def _lay(self, state: FastState, norms: Tensor) -> None:
         """Put a layer's state on the desk; what it has not yet is zero, which changes no sum."""
-        pairs = [(self.weights, kernels.joined(state.weights))]
-        for to, parts in ((self.write, state.momentum), (self.sums, state.gradient)):
-            if parts is None:
-                to.zero_()
-            else:
-                pairs.append((to, kernels.joined(parts)))
+        weights, write, sums = (
+            None if parts is None else kernels.joined(parts)
+            for parts in (state.weights, state.momentum, state.gradient)
+        )
+        sources = [weights, weights, write, sums, state.beta_sum, norms]
+        places = [self.weights, self.lows[self.low], self.write, self.sums]
+        places += [self.betas[self.low], self.norms]
         if self.total is not None:
-            pairs.append((self.total, kernels.joined(state.master or state.weights)))
-        torch._foreach_copy_([to for to, _ in pairs], [x for _, x in pairs])
-        self.lows[self.low].copy_(self.weights)
-        self.norms.copy_(norms)
-        if state.beta_sum is None:
-            self.beta.zero_()
-        else:
-            self.beta.copy_(state.beta_sum)
+            sources.append(kernels.joined(state.master or state.weights))
+            places.append(self.total)
+        runs.put(sources, places)
 
     def _step(self, piece: Unshaped, writes: bool) -> None:
         """Lay tokens on the desk, in place of those before, and do the work."""
         size = self._size(piece)
-        to = self.rows, self.tokens.lr, self.tokens.momentum
-        mixing.lay(piece.fast, piece.rope, (piece.lr, piece.momentum), to, size, piece.eps)
+        to, rates = (self.rows, self.tokens.lr, self.betas[self.low]), (piece.lr, piece.momentum)
+        mixing.lay(piece.fast, piece.rope, rates, to, size, piece.eps, has_past=not writes)
         key = (size, writes, self.low)
         if key not in self.known:
             self.known[key] = self.graphs.capture(partial(self._work, *key))
@@ -214,15 +208,16 @@ class Desk:
 
     def _read(self, piece: Unshaped) -> None:
         """Put what a step's queries read in their place."""
-        size, laid = self._size(piece), self.queries[:, :, : piece.length]
-        mixing.prepare_queries(piece.fast, piece.rope, piece.eps, laid)
+        low, size = self.lows[self.low], self._size(piece)
+        laid = _first(self.queries, size)
+        mine = laid[:, :, : piece.length]
+        mixing.prepare_queries(piece.fast, piece.rope, piece.eps, mine)
         key = (size, self.low)
         if key not in self.known:
-            place = self.queries[:, :, :size]
-            read = partial(kernels.read, self.lows[self.low], place, place)
-            self.known[key] = self.read_graphs.capture(read)
+            self.known[key] = self.read_graphs.capture(partial(kernels.read_inner, low, laid, laid))
         self.known[key]()
-        mixing.queries_of(piece.fast, laid.shape[-1]).copy_(laid)
+        # Not captured: where the piece lies is known now only, and this saves a copy.
+        kernels.read_outer(low, mine, mixing.queries_of(piece.fast, laid.shape[-1]))
 
     def _size(self, piece: Unshaped) -> int:
         return next(size for size in self.sizes if size >= piece.length)
@@ -235,16 +230,17 @@ class Desk:
             base = FastWeights(*(self.weights if self.total is None else self.total).unbind(2))
             places = (self.write, self.weights, self.total, low)
             into = kernels.Into(low.dtype, ROW_EPS, *places)
-            kernels.write(self.sums, past, self.beta, base, self.rule, self.norms, into)
+            beta = self.betas[1 - which]
+            kernels.write(self.sums, past, beta, base, self.rule, self.norms, into)
         kernels.add(low, tokens, None if writes else self.sums, self.sums)
-        kernels.add_momentum(tokens.momentum, None if writes else self.beta, self.beta)
 
     def _taken(self, place: Room, filled: int) -> FastState:
         """The state on the desk, copied off it."""
-        pairs = [(place.weights, self.weights), (place.sums, self.sums), (place.beta, self.beta)]
-        pairs += [] if place.write is None else [(place.write, self.write)]
-        pairs += [] if place.total is None or self.total is None else [(place.total, self.total)]
-        torch._foreach_copy_([to for to, _ in pairs], [x for _, x in pairs])
+        pairs = [(self.weights, place.weights), (self.sums, place.sums)]
+        pairs += [(self.betas[self.low], place.beta)]
+        pairs += [] if place.write is None else [(self.write, place.write)]
+        pairs += [] if place.total is None or self.total is None else [(self.total, place.total)]
+        runs.put(*zip(*pairs, strict=True))
         return FastState(
             FastWeights(*place.weights.unbind(2)),
             None if place.total is None else FastWeights(*place.total.unbind(2)),
@@ -253,3 +249,9 @@ class Desk:
             place.beta,
             filled,
         )
+
+
+def _first(rows: Tensor, count: int) -> Tensor:
+    """Dense [B, H, count, D] where rows [B, H, R, D] begin."""
+    batch, heads, _, dim = rows.shape
+    return rows.flatten()[: batch * heads * count * dim].view(batch, heads, count, dim)

@@ -58,7 +58,7 @@ def test_what_a_new_stream_has_not_is_zero_on_the_desk() -> None:
     where._lay(full, torch.ones(2, 3, 4))
     first = FastState(weights(), None, None, None, None, 0)
     where._lay(first, torch.ones(2, 3, 4))
-    assert not where.write.any() and not where.sums.any() and not where.beta.any()
+    assert not where.write.any() and not where.sums.any() and not where.betas[where.low].any()
     assert where.total is not None and torch.equal(where.total, where.weights)
     found = where._taken(room(first, 11, "pre"), 3)  # the chunk of ten was written
     assert found.momentum is not None and found.master is not None
@@ -82,12 +82,22 @@ def test_steps_are_of_few_sizes_and_what_is_missing_writes_nothing(
     def rows(fast: torch.Tensor) -> torch.Tensor:
         return fast.unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
 
-    def lay(fast: torch.Tensor, _: object, rates: Any, to: Any, count: int, eps: float) -> None:
+    def lay(
+        fast: torch.Tensor,
+        _: object,
+        rates: Any,
+        to: Any,
+        count: int,
+        eps: float,
+        *,
+        has_past: bool,
+    ) -> None:
         assert eps == 0
-        for place, x in zip(to, (rows(fast)[1:], *rates), strict=True):
-            at = 3 if place is to[0] else 2
+        (lr, momentum), (laid, lr_out, beta) = rates, to
+        for place, at, x in ((laid, 3, rows(fast)[1:]), (lr_out, 2, lr)):
             place.narrow(at, 0, count).zero_()
             place.narrow(at, 0, fast.shape[1]).copy_(x)
+        beta.copy_(momentum.sum(-1) + (beta if has_past else 0))
 
     def prepare_queries(fast: torch.Tensor, _: object, eps: float, out: torch.Tensor) -> None:
         assert eps == 0
@@ -96,23 +106,33 @@ def test_steps_are_of_few_sizes_and_what_is_missing_writes_nothing(
     monkeypatch.setattr(fast_desk.mixing, "lay", lay)
     monkeypatch.setattr(fast_desk.mixing, "prepare_queries", prepare_queries)
 
-    def reading(low: torch.Tensor, queries: torch.Tensor, out: torch.Tensor) -> None:
-        assert queries is out
+    def read_inner(low: torch.Tensor, queries: torch.Tensor, out: torch.Tensor) -> None:
+        assert queries is out and out.is_contiguous()
         read.append((low, out.add_(1).shape[2]))
 
-    monkeypatch.setattr(fast_desk.kernels, "read", reading)
+    def read_outer(low: torch.Tensor, inner: torch.Tensor, out: torch.Tensor) -> None:
+        assert low.data_ptr() == read[-1][0].data_ptr()
+        out.copy_(2 * inner)
+
+    monkeypatch.setattr(fast_desk.kernels, "read_inner", read_inner)
+    monkeypatch.setattr(fast_desk.kernels, "read_outer", read_outer)
     first = where.low
     before = given.fast.clone()
     out, new = where.scan(state, given, torch.ones(2, 3, 4), room(state, given.length))
     assert out.data_ptr() == given.fast.data_ptr() and new.num_tokens == 6
     assert done == [(4, False, first), (10, True, 1 - first), (7, True, first)]
-    assert torch.equal(out, 1 - rows(before)[0])
+    assert torch.equal(out, 2 * (1 - rows(before)[0]))
     assert torch.equal(given.fast[..., 8:], before[..., 8:])
     assert [count for _, count in read] == [4, 10, 7]
     assert [low.data_ptr() for low, _ in read] == [where.lows[s[2]].data_ptr() for s in done]
     assert torch.equal(where.tokens.key[:, :, :6], keys[:, :, 14:])
     assert torch.equal(where.tokens.lr[:, :, :6], given.lr[:, :, 14:])
-    assert not where.tokens.lr[:, :, 6:7].any() and not where.tokens.momentum[:, :, 6:7].any()
+    assert not where.tokens.lr[:, :, 6:7].any()
+    assert new.beta_sum is not None
+    _, full, last = given.momentum.split((4, 10, 6), 2)
+    assert torch.equal(new.beta_sum, last.sum(-1))
+    # The sum of the chunk that was written lies beside it: the write reads it when that of the next is there already.
+    assert torch.equal(where.betas[1 - where.low], full.sum(-1))
 
 
 def test_a_cpu_has_no_desk() -> None:

@@ -56,12 +56,22 @@ def rounded(weights: Any, dtype: torch.dtype) -> Tensor:
 
 def read(low: Tensor, query: Tensor, out: Tensor | None = None) -> Tensor:
     """down [ silu(gate q) * (up q) ]: query [B, H, L, D] -> [B, H, L, D], into `out` (may be `query`)."""
+    out = torch.empty_like(query) if out is None else out
+    read_outer(low, read_inner(low, query), out)
+    return out
+
+
+def read_inner(low: Tensor, query: Tensor, out: Tensor | None = None) -> Tensor:
+    """silu(gate q) * (up q) [B, H, L, D], into `out`, which is dense and may be `query`."""
     from spatial_ttt.model.kernels import shaping
 
-    out = torch.empty_like(query) if out is None else out
-    hidden = shaping.swiglu_halves(_product(query, _both(low).mT))
-    torch.bmm(hidden, low[:, :, 2].mT.flatten(0, 1), out=out.flatten(0, 1))
-    return out
+    both = _product(query, _both(low).mT).unflatten(0, query.shape[:2])
+    return shaping.swiglu_halves(both, out)
+
+
+def read_outer(low: Tensor, inner: Tensor, out: Tensor) -> None:
+    """down inner: [B, H, L, D] -> [B, H, L, D], into `out`, which is dense in its last axis."""
+    torch.bmm(inner.flatten(0, 1), low[:, :, 2].mT.flatten(0, 1), out=out.flatten(0, 1))
 
 
 def add(low: Tensor, tokens: Any, past: Tensor | None, out: Tensor | None = None) -> Tensor:

@@ -249,16 +249,21 @@ def finish(
 
 
 @triton.jit
-def _beta(
-    momentum, past, out, length, stride_b, stride_h, stride_l, heads, HAS_PAST: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def sum_of(place, step, length):
+    """The sum of so many numbers, `step` apart, in float32."""
+    acc = tl.zeros((1024,), tl.float32)
+    for start in tl.range(0, length, 1024):
+        at = start + tl.arange(0, 1024)
+        acc += tl.load(place + at * step, mask=at < length, other=0.0).to(tl.float32)
+    return tl.sum(acc, axis=0)
+
+
+@triton.jit
+def _beta(momentum, past, out, length, stride_b, stride_h, stride_l, heads, HAS_PAST: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
-    base = momentum + (row // heads) * stride_b + (row % heads) * stride_h
-    acc = tl.zeros((BLOCK,), tl.float32)
-    for start in tl.range(0, length, BLOCK):
-        at = start + tl.arange(0, BLOCK)
-        acc += tl.load(base + at * stride_l, mask=at < length, other=0.0).to(tl.float32)
-    found = tl.sum(acc, axis=0)
+    found = sum_of(
+        momentum + (row // heads) * stride_b + (row % heads) * stride_h, stride_l, length
+    )
     if HAS_PAST:
         found += tl.load(past + row)
     tl.store(out + row, found)
@@ -269,7 +274,7 @@ def add_momentum(momentum: Tensor, past: Tensor | None, out: Tensor) -> Tensor:
     batch, heads, length = momentum.shape
     before = out if past is None else past.contiguous()
     _beta[(batch * heads,)](
-        momentum, before, out, length, *momentum.stride(), heads, HAS_PAST=past is not None, BLOCK=1024, num_warps=4
+        momentum, before, out, length, *momentum.stride(), heads, HAS_PAST=past is not None, num_warps=4
     )  # fmt: skip
     return out
 

@@ -46,14 +46,17 @@ def lay(
     to: tuple[Tensor, Tensor, Tensor],
     count: int,
     eps: float,
+    *,
+    has_past: bool,
 ) -> None:
-    """Keys and values of `prepare` and the rates lr [B, H, L, 3] and momentum [B, H, L], at the beginning of places.
+    """Keys and values of `prepare`, learning rates lr [B, H, L, 3] and the sum of momentum [B, H, L], put in places.
 
-    These are `to` [2, B, H, R, D], [B, H, R, 3] and [B, H, R], dense; rates are zero from L to `count`.
+    These are `to`: [2, B, H, R, D] and [B, H, R, 3], whose beginnings are filled, and [B, H] float32, to which the sum
+    is added if it `has_past`; all dense. Learning rates are zero from L to `count`.
     """
     from spatial_ttt.model.kernels import mixing_triton as kernels
 
-    kernels.lay(fast, rope, rates, to, count, eps)
+    kernels.lay(fast, rope, rates, to, count, eps, has_past)
 
 
 def combine(attended: Tensor, read: Tensor, weight: Tensor, gate: Tensor, eps: float) -> Tensor:

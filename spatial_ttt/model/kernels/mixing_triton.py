@@ -1,6 +1,6 @@
 """Triton kernels of `mixing`: one pass over memory each, sums in float32.
 
-A program takes TOKENS tokens of one head. Channel c is turned with its partner half a head_dim away, which is
+A program takes TOKENS tokens of one head. Channel c is turned with its partner half a head_dim away: what is turned is
 read a second time (from the cache) instead of moved between threads.
 """
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spatial_ttt.model.kernels.commit_triton import sum_of
 from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
 
 _TILE = 2048  # entries of a program's tile
@@ -37,51 +38,72 @@ def _turn(token, channel, inside, rope, half, stride_l):
 @triton.jit
 def _prepare_part(
     part, to, source, rope, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, to_b, to_h, to_l,
-    TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
+    TOKENS: tl.constexpr, CHANNELS: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
-    """Query, key or value (part 0, 1, 2) of some tokens of one head."""
+    """Query, key or value (part 0, 1, 2) of some tokens of one head.
+
+    The turned channels are read a second time, half by half: neighbours side by side, in few wide loads.
+    """
     row = tl.program_id(0).to(tl.int64)
     batch, head = row // heads, row % heads
     token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
     channel = tl.arange(0, CHANNELS)
-    inside = (token < length)[:, None] & (channel < dim)[None, :]
-    base = source + batch * stride_b + (part * heads + head) * dim + token[:, None] * stride_l
-    x = tl.load(base + channel[None, :], mask=inside, other=0.0).to(tl.float32)
-    y = x * tl.sigmoid(x)
+    there = (token < length)[:, None]
+    inside = there & (channel < dim)[None, :]
+    source += batch * stride_b + (part * heads + head) * dim
+    to += batch * to_b + head * to_h
+    from_token, to_token = source + token[:, None] * stride_l, to + token[:, None] * to_l
+    y = _silu(from_token + channel[None, :], inside)
     if part < 2:
-        partner, cos, sin = _turn(token, channel, inside, rope + batch * rope_b, half, rope_l)
-        other = tl.load(base + partner[None, :], mask=inside, other=0.0).to(tl.float32)
-        scale = 1.0 / (tl.sqrt(tl.sum(y * y, axis=1)) + eps)
-        y = (y * cos + other * tl.sigmoid(other) * sin) * scale[:, None]
-    at = batch * to_b + head * to_h + token[:, None] * to_l + channel[None, :]
-    tl.store(to + at, y.to(to.dtype.element_ty), mask=inside)
+        scale = 1.0 / (tl.sqrt(tl.sum(y * y, axis=1)) + eps)[:, None]
+        y *= scale
+        inside = inside & (channel >= 2 * half)[None, :]
+        c = tl.arange(0, HALF)[None, :]
+        turned = there & (c < half)
+        angle = rope + batch * rope_b + token[:, None] * rope_l + c
+        cos = tl.load(angle, mask=turned, other=1.0).to(tl.float32)
+        sin = tl.load(angle + half, mask=turned, other=0.0).to(tl.float32)
+        first, second = _silu(from_token + c, turned), _silu(from_token + half + c, turned)
+        dtype = to.dtype.element_ty
+        tl.store(to_token + c, ((first * cos - second * sin) * scale).to(dtype), mask=turned)
+        tl.store(to_token + half + c, ((second * cos + first * sin) * scale).to(dtype), mask=turned)
+    tl.store(to_token + channel[None, :], y.to(to.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _silu(place, inside):
+    x = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    return x * tl.sigmoid(x)
 
 
 @triton.jit(do_not_specialize=["length"])
 def _prepare(
     source, rope, out, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l, size, to_b, to_h, to_l,
-    TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
+    TOKENS: tl.constexpr, CHANNELS: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
     """Axis 2 of the grid counts the parts; `size` entries lie between their results."""
     part = tl.program_id(2)
     _prepare_part(
         part, out + part * size, source, rope, length, heads, dim, half, eps, stride_b, stride_l, rope_b, rope_l,
-        to_b, to_h, to_l, TOKENS, CHANNELS,
+        to_b, to_h, to_l, TOKENS, CHANNELS, HALF,
     )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["length", "count"])
 def _lay(
-    source, rope, lr, momentum, out, lr_out, momentum_out, length, count, heads, dim, half, eps, stride_b, stride_l,
+    source, rope, lr, momentum, out, lr_out, beta, length, count, heads, dim, half, eps, stride_b, stride_l,
     rope_b, rope_l, size, room, lr_b, lr_h, lr_l, momentum_b, momentum_h, momentum_l,
-    TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
+    HAS_PAST: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
-    """Keys, values and, as the third of the grid's axis 2, rates, which are zero from `length` to `count`."""
-    turn = tl.program_id(2)
-    if turn < 2:
+    """Rates, which are zero from `length` to `count`, and as the grid's axis 2 goes on, keys and values.
+
+    The first program of a head sums its momentum: that takes longest, so rates come first.
+    """
+    part = tl.program_id(2)
+    if part > 0:
         _prepare_part(
-            turn + 1, out + turn * size, source, rope, length, heads, dim, half, eps, stride_b, stride_l, rope_b,
-            rope_l, heads * room * dim, room * dim, dim, TOKENS, CHANNELS,
+            part, out + (part - 1) * size, source, rope, length, heads, dim, half, eps, stride_b, stride_l, rope_b,
+            rope_l, heads * room * dim, room * dim, dim, TOKENS, CHANNELS, HALF,
         )  # fmt: skip
     else:
         row = tl.program_id(0).to(tl.int64)
@@ -93,9 +115,11 @@ def _lay(
         to = lr_out + (row * room + token)[:, None] * 3 + rate[None, :]
         wanted = (token < count)[:, None] & (rate < 3)[None, :]
         tl.store(to, tl.load(of, mask=known, other=0.0), mask=wanted)
-        of_token = momentum + batch * momentum_b + head * momentum_h + token * momentum_l
-        share = tl.load(of_token, mask=token < length, other=0.0)
-        tl.store(momentum_out + row * room + token, share, mask=token < count)
+        if tl.program_id(1) == 0:
+            share = sum_of(momentum + batch * momentum_b + head * momentum_h, momentum_l, length)
+            if HAS_PAST:
+                share += tl.load(beta + row)
+            tl.store(beta + row, share)
 
 
 @triton.jit(do_not_specialize=["length"])
@@ -185,6 +209,7 @@ def _combine_backward(
 
 
 def _tile(dim: int) -> tuple[int, int]:
+    """Tokens and channels of a program."""
     channels = next_power_of_2(dim)
     return max(1, min(32, _TILE // channels)), channels
 
@@ -204,7 +229,8 @@ def prepare(
     tokens, channels = _tile(dim)
     _prepare[(batch * heads, cdiv(length, tokens), out.shape[0])](
         fast, rope, out, length, heads, dim, rope.shape[-1] // 2, eps, *fast.stride()[:2], *rope.stride()[:2],
-        out.stride(0), *out.stride()[1:4], TOKENS=tokens, CHANNELS=channels, num_warps=4,
+        out.stride(0), *out.stride()[1:4], TOKENS=tokens, CHANNELS=channels,
+        HALF=next_power_of_2(rope.shape[-1] // 2), num_warps=4,
     )  # fmt: skip
     return out.unbind()
 
@@ -216,17 +242,18 @@ def lay(
     to: tuple[Tensor, Tensor, Tensor],
     count: int,
     eps: float,
+    has_past: bool,
 ) -> None:
     """See `mixing.lay`."""
     fast, rope = _unit_last(fast), _unit_last(rope)
-    (lr, momentum), (rows, lr_out, momentum_out) = rates, to
+    (lr, momentum), (rows, lr_out, beta) = rates, to
     lr = _unit_last(lr)
     _, batch, heads, room, dim = rows.shape
     tokens, channels = _tile(dim)
     _lay[(batch * heads, cdiv(count, tokens), 3)](
-        fast, rope, lr, momentum, rows, lr_out, momentum_out, fast.shape[1], count, heads, dim, rope.shape[-1] // 2,
+        fast, rope, lr, momentum, rows, lr_out, beta, fast.shape[1], count, heads, dim, rope.shape[-1] // 2,
         eps, *fast.stride()[:2], *rope.stride()[:2], rows[0].numel(), room, *lr.stride()[:3], *momentum.stride(),
-        TOKENS=tokens, CHANNELS=channels, num_warps=4,
+        HAS_PAST=has_past, TOKENS=tokens, CHANNELS=channels, HALF=next_power_of_2(rope.shape[-1] // 2), num_warps=4,
     )  # fmt: skip
 
 

@@ -1,10 +1,12 @@
-"""Keys and values copied as what they are: one long run of numbers for each head.
+"""Numbers copied as what they are: long runs, several tensors by one launch.
 
-torch's copy of a part of a larger buffer counts every number's place; these runs are a few times faster, and both
-tensors are one launch.
+torch's copy of a part of a larger buffer, keys and values of a window, counts every number's place; runs are some times
+faster. Its copy of several tensors at once gives so much to each program that some have two turns and most have one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,3 +30,17 @@ def copy(sources: Pair, places: Pair) -> None:
     from spatial_ttt.model.kernels import runs_triton as kernels
 
     kernels.copy(sources, places)
+
+
+def put(sources: Sequence[Tensor | None], places: Sequence[Tensor]) -> None:
+    """Dense tensors to dense places of as many numbers, rounded as these want; where there is none, zeros."""
+    if resolve_backend("runs", places[0].device, places[0].dtype)[0] == "triton":
+        from spatial_ttt.model.kernels import runs_triton as kernels
+
+        kernels.put(sources, places)
+        return
+    for x, to in zip(sources, places, strict=True):
+        if x is None:
+            to.zero_()
+        else:
+            to.copy_(x)

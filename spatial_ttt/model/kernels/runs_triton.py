@@ -1,13 +1,15 @@
-"""Triton for `runs`: a program copies a stretch of one head's run of keys or of values."""
+"""Triton for `runs`: a program copies a stretch of one run."""
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
 # Kernels are Triton's language, which has no types of Python's.
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from spatial_ttt.model.kernels.sizes import cdiv
 
@@ -43,3 +45,24 @@ def copy(sources: Pair, places: Pair) -> None:
         _copy[(cdiv(size, _BLOCK), batch * heads, 2)](
             *sources, *places, size, heads, *strides, BLOCK=_BLOCK, num_warps=8
         )
+
+
+@triton.jit
+def _put(sources, known, places, sizes, BLOCK: tl.constexpr):
+    """Axis 1 of the grid counts the runs. The first `known` numbers of a place have a source, the others become zero."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    for i in tl.static_range(len(sources)):
+        if tl.program_id(1) == i:
+            x = tl.load(sources[i] + at, mask=at < known[i], other=0.0)
+            tl.store(places[i] + at, x.to(places[i].dtype.element_ty), mask=at < sizes[i])
+
+
+def put(sources: Sequence[Tensor | None], places: Sequence[Tensor]) -> None:
+    """See `runs.put`."""
+    sizes = tuple(to.numel() for to in places)
+    pairs = tuple(zip(sources, places, strict=True))
+    known = tuple(0 if x is None else x.numel() for x in sources)
+    whole = tuple(to if x is None else x.contiguous() for x, to in pairs)
+    _put[(cdiv(max(sizes), _BLOCK), len(sizes))](
+        whole, known, tuple(places), sizes, BLOCK=_BLOCK, num_warps=8
+    )

@@ -153,6 +153,22 @@ def runs(device: torch.device) -> Iterator[Check]:
             return made
 
         yield Check(f"runs {shape} {dtype}", copy, copy, (wide,), 0.0, False)
+    sizes = ((5000,), (2, 3, 4096), (7,))
+    given = [torch.randn(size, device=device) for size in sizes]
+
+    def put(*given: Tensor) -> tuple[Tensor, ...]:
+        """All to places of their own, the second rounded too, and zeros."""
+        kinds = (torch.float32, torch.float32, torch.float32, torch.bfloat16, torch.float32)
+        sources = (*given, given[1], None)
+        places = [torch.full_like(given[0] if x is None else x, 9.0) for x in sources]
+        places = [place.to(kind) for place, kind in zip(places, kinds, strict=True)]
+        kernel.put(sources, places)
+        return tuple(places)
+
+    def plainly(*given: Tensor) -> tuple[Tensor, ...]:
+        return *given, given[1].to(torch.bfloat16), torch.zeros_like(given[0])
+
+    yield Check("put", put, plainly, given, 0.0, False)
 
 
 def patching(device: torch.device) -> Iterator[Check]:
