@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spatial_ttt.model.kernels import shaping
+from spatial_ttt.model.kernels import shaping, tower_attention
 from spatial_ttt.model.layers import derived, taken
 
 BATCH_SLOTS = 32
@@ -170,9 +170,13 @@ def _add_attention(to: Tensor, attn: Any, given: list[Tensor], cos: Tensor, sin:
 
     qkv = F.linear(given.pop(), first.weight)
     qkv = shaping.turn_patches(qkv, cos, sin, attn.num_heads, first.bias)
-    q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-    del qkv, q, k, v
+    if tower_attention.applies(qkv, attn.num_heads):
+        mixed = tower_attention.attend(qkv, attn.num_heads)
+    else:
+        q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        del q, k, v
+    del qkv
     to.flatten(0, 1).addmm_(mixed.reshape(-1, last.in_features), last.weight.t())
     return derived(attn, "late", (first.bias, last.weight, last.bias), make)
 

@@ -15,6 +15,7 @@ For streams, without gradients:
 
     shaping         norms, rotation, heads, what a token brings along  shaping.py, shaping_triton.py
     attention       keys whose number only the device knows            attention.py, attention_triton.py
+    tower_attention      full attention within slots          tower_attention.py, tower_attention_triton.py
     blocks          a bounded anchor's blocks where they lie           blocks_triton.py
     merging         partial softmaxes as one                           merging_triton.py
     commit          sums and writes of wide fast weights               commit.py, commit_triton.py

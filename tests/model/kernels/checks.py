@@ -24,6 +24,7 @@ from tests.model.kernels.check import Check, Function
 from tests.model.kernels.commit_checks import commit
 from tests.model.kernels.layer_checks import decoder, patching, runs, steady, streaming, tower
 from tests.model.kernels.merging_checks import merging
+from tests.model.kernels.tower_attention_checks import tower_attention
 from tests.model.kernels.whole_checks import packed, whole_convolution
 from tests.model.kernels.wide_checks import wide_scan
 
@@ -305,6 +306,7 @@ CHECKS = {
     "shaping": shaping,
     "streaming": streaming,
     "tower": tower,
+    "tower_attention": tower_attention,
     "patching": patching,
     "runs": runs,
     "attention": attention,
