@@ -56,6 +56,10 @@ from spatial_ttt.train.sharding import freeze, shard
 
 RESULTS = Path(__file__).parent / "results"
 RATES = {"base": 1e-6, "ttt": 1e-5, "head": 1e-6, "vision": 0.0}
+COPIES = frozenset(
+    {"aten::copy_", "aten::add", "aten::add_", "aten::mul", "aten::cat", "aten::sum"}
+)
+"""Operations whose sizes tell where they come from, in a profile."""
 STAMP, QUESTION = 8, 60  # tokens of a time stamp with its mark, and of a question
 TARGETS = {1: 300, 2: 2}
 TOY_IDS = {
@@ -332,12 +336,17 @@ def profile_step(subject: Subject, pack: list[LoadedSample], is_cuda: bool) -> N
     subject.optimizer.step(1.0)
     pstats.Stats(python).sort_stats("tottime").print_stats(50)
     kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if is_cuda else [])
-    with profile(activities=kinds) as found:
+    with profile(activities=kinds, record_shapes=True) as found:
         step(subject, pack, 1, Watch(is_cuda))
     key = "self_device_time_total" if is_cuda else "self_cpu_time_total"
     print(
         found.key_averages().table(sort_by=key, row_limit=45, max_name_column_width=80), flush=True
     )
+    copies = [e for e in found.key_averages(group_by_input_shape=True) if e.key in COPIES]
+    for event in sorted(copies, key=lambda e: -float(getattr(e, key)))[:40]:
+        print(
+            f"{getattr(event, key) / 1e3:9.3f} ms {event.count:5} {event.key} {event.input_shapes}"
+        )
 
 
 if __name__ == "__main__":
