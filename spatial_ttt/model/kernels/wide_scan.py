@@ -268,7 +268,6 @@ class _Backward:
 
     def write(self, n: int, d_last: Tensor | None) -> None:
         """Through a write: from the weights it made to the write itself and what it was added to."""
-        from spatial_ttt.model.kernels import commit_triton
         from spatial_ttt.model.kernels import wide_scan_triton as kernels
 
         saved, rule, is_last = self.saved, self.rule, n + 1 == len(self.saved.totals)
@@ -291,7 +290,7 @@ class _Backward:
         grad, squares = of_total, None
         if products:
             squares = saved.squares[n]
-            commit_triton.scale(saved.writes[n], squares, products.inputs[0])
+            kernels.scale(saved.writes[n], squares, products.inputs[0])
             grad = products.run()
         kernels.write_backward(grad, saved.writes[n], squares, later, (self.d_write, self.low))
 

@@ -1,14 +1,16 @@
 """Triton for `wide_scan`: Newton-Schulz of wide matrices and its gradient, the gradient of a write's row norms.
 
-Matrices lie as in `commit_triton`, [B, H, 3, D, D]. With X' = aX + PX, P = bA + cAA, A = XX' a step's gradient is, for
-G the gradient of its result, aG + PG + (bS + c(SA + AS))X with S = GX' + XG': S and SA + AS are symmetric, so half
-of their tiles are made. All products of a pass are one graph on a GPU.
+Matrices lie as in `commit_triton`, [B, H, 3, D, D]. A step makes PX of X with P = a + bA + cAA, A = XX'. Its gradient,
+for G that of its result, is PG + EX with E = bS + c(SA + AS), S = GX' + XG'. A, P, S and E are symmetric, so half
+of their tiles are made here; PX and, P beside E and G above X, PG + EX are one product of the library each. All
+products of a pass are one graph on a GPU.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
 # Kernels are Triton's language, which has no types of Python's.
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,12 +22,8 @@ from spatial_ttt.model.kernels import commit_triton
 from spatial_ttt.model.kernels.captured import Products, ready
 from spatial_ttt.model.kernels.commit_triton import (
     _ENTRIES,
-    _multiply,
-    _square,
     launches,
     lower_tile,
-    multiply_launch,
-    newton_schulz_products,
     parts_of,
 )
 from spatial_ttt.model.kernels.products import product
@@ -36,60 +34,86 @@ _ROWS = 8  # of a program of `_norm_backward`
 
 
 @triton.jit
-def _symmetric(
-    a, b, s, out, beta, alpha, D: tl.constexpr, M: tl.constexpr, K: tl.constexpr, HAS_SUM: tl.constexpr,
-    ROUND: tl.constexpr, WIDE: tl.constexpr,
+def _square(
+    a, out, diagonal, b, c, D: tl.constexpr, A_STEP: tl.constexpr, STEP: tl.constexpr, ROW: tl.constexpr,
+    M: tl.constexpr, K: tl.constexpr, HAS_SUM: tl.constexpr, ROUND: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """alpha (a b' + b a') + beta s: tiles on and below the diagonal, and their mirrors."""
+    """c a a' + b a + diagonal (without the sum: a a'): tiles on and below the diagonal, and their mirrors.
+
+    Matrices of `a` are A_STEP apart, those of `out` STEP, whose rows are ROW apart.
+    """
     i, j = lower_tile(tl.program_id(0))
     matrix = tl.program_id(1).to(tl.int64)
     rows, cols, k = i * M + tl.arange(0, M), j * M + tl.arange(0, M), tl.arange(0, K)
-    a += matrix * (D * D)
-    b += matrix * (D * D)
-    out += matrix * (D * D)
+    a += matrix * A_STEP
+    out += matrix * STEP
+    acc = tl.zeros((M, M), tl.float32)
+    for start in tl.range(0, D, K):
+        left = tl.load(a + rows[:, None] * D + (start + k)[None, :])
+        right = tl.load(a + cols[:, None] * D + (start + k)[None, :])
+        acc += product(left, tl.trans(right), ROUND, WIDE)
+    if HAS_SUM:
+        acc = c * acc + b * tl.load(a + rows[:, None] * D + cols[None, :]).to(tl.float32)
+        acc += tl.where(rows[:, None] == cols[None, :], diagonal, 0.0)
+    found = acc.to(out.dtype.element_ty)
+    tl.store(out + rows[:, None] * ROW + cols[None, :], found)
+    if i != j:
+        tl.store(out + cols[:, None] * ROW + rows[None, :], tl.trans(found))
+
+
+@triton.jit
+def _symmetric(
+    a, b, s, out, beta, alpha, D: tl.constexpr, A_STEP: tl.constexpr, B_STEP: tl.constexpr, STEP: tl.constexpr,
+    ROW: tl.constexpr, M: tl.constexpr, K: tl.constexpr, HAS_SUM: tl.constexpr, ROUND: tl.constexpr,
+    WIDE: tl.constexpr,
+):  # fmt: skip
+    """alpha (a b' + b a') + beta s: tiles on and below the diagonal, and their mirrors. Steps as in `_square`."""
+    i, j = lower_tile(tl.program_id(0))
+    matrix = tl.program_id(1).to(tl.int64)
+    rows, cols, k = i * M + tl.arange(0, M), j * M + tl.arange(0, M), tl.arange(0, K)
+    a += matrix * A_STEP
+    b += matrix * B_STEP
+    out += matrix * STEP
     acc = tl.zeros((M, M), tl.float32)
     for start in tl.range(0, D, K):
         at_rows = rows[:, None] * D + (start + k)[None, :]
         at_cols = cols[:, None] * D + (start + k)[None, :]
         acc += product(tl.load(a + at_rows), tl.trans(tl.load(b + at_cols)), ROUND, WIDE)
         acc += product(tl.load(b + at_rows), tl.trans(tl.load(a + at_cols)), ROUND, WIDE)
-    at = rows[:, None] * D + cols[None, :]
     acc = alpha * acc
     if HAS_SUM:
-        acc += beta * tl.load(s + matrix * (D * D) + at).to(tl.float32)
+        at = matrix * (D * D) + rows[:, None] * D + cols[None, :]
+        acc += beta * tl.load(s + at).to(tl.float32)
     found = acc.to(out.dtype.element_ty)
-    tl.store(out + at, found)
+    tl.store(out + rows[:, None] * ROW + cols[None, :], found)
     if i != j:
-        tl.store(out + cols[:, None] * D + rows[None, :], tl.trans(found))
+        tl.store(out + cols[:, None] * ROW + rows[None, :], tl.trans(found))
 
 
 @triton.jit
-def _multiply_two(
-    p, g, d, x, out, a, D: tl.constexpr, M: tl.constexpr, K: tl.constexpr, ROUND: tl.constexpr, WIDE: tl.constexpr,
+def _scale(
+    write, squares, out, eps, STEP: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """p g + d x + a g."""
-    blocks: tl.constexpr = D // M
-    offset = tl.program_id(1).to(tl.int64) * (D * D)
-    rows = (tl.program_id(0) // blocks) * M + tl.arange(0, M)
-    cols = (tl.program_id(0) % blocks) * M + tl.arange(0, M)
-    k = tl.arange(0, K)
-    acc = tl.zeros((M, M), tl.float32)
-    for start in tl.range(0, D, K):
-        at_left = offset + rows[:, None] * D + (start + k)[None, :]
-        at_right = offset + (start + k)[:, None] * D + cols[None, :]
-        acc += product(tl.load(p + at_left), tl.load(g + at_right), ROUND, WIDE)
-        acc += product(tl.load(d + at_left), tl.load(x + at_right), ROUND, WIDE)
-    at = offset + rows[:, None] * D + cols[None, :]
-    acc += a * tl.load(g + at).to(tl.float32)
-    tl.store(out + at, acc.to(out.dtype.element_ty))
+    """A matrix over its norm, rounded; matrices of `out` are STEP apart."""
+    matrix = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    part = tl.arange(0, WIDTH)
+    sums = tl.load(squares + matrix * PARTS + part, mask=part < PARTS, other=0.0)
+    norm = tl.sqrt(tl.sum(sums, axis=0)) + eps
+    x = tl.load(write + matrix * SIZE + at, mask=at < SIZE, other=0.0) / norm
+    tl.store(out + matrix * STEP + at, x.to(out.dtype.element_ty), mask=at < SIZE)
 
 
 @triton.jit
 def _norm_backward(
-    total, norms, grad, more, out, low, d_norms, heads, eps, D: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
-    HAS_MORE: tl.constexpr, HAS_LOW: tl.constexpr,
+    total, norms, grad, more, out, low, d_norms, heads, eps, D: tl.constexpr, LOW_STEP: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr, HAS_MORE: tl.constexpr, HAS_LOW: tl.constexpr,
 ):  # fmt: skip
-    """Through rows that were given the trained norms: gradients of `total` [+ more], rounded too, and of the norms."""
+    """Through rows that were given the trained norms: gradients of `total` [+ more], rounded too, and of the norms.
+
+    Rounded matrices are LOW_STEP apart.
+    """
     matrix = tl.program_id(0).to(tl.int64)
     head, kind = matrix // 3, matrix % 3
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
@@ -109,7 +133,8 @@ def _norm_backward(
         found += tl.load(more + at, mask=inside, other=0.0)
     tl.store(out + at, found, mask=inside)
     if HAS_LOW:
-        tl.store(low + at, found.to(low.dtype.element_ty), mask=inside)
+        low += matrix * LOW_STEP + row[:, None] * D + c[None, :]
+        tl.store(low, found.to(low.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -153,13 +178,27 @@ def _write_backward(
 
 
 def orthogonalise(write: Tensor, squares: Tensor, work: torch.dtype) -> Tensor:
-    """As `commit_triton.orthogonalise`, with products in `work` that are one graph on a GPU."""
-    return commit_triton.orthogonalise(write, squares, ready(newton_schulz_products, write, work))
+    """Newton-Schulz of `write` [B, H, 3, D, D], whose squares' sums by block are `squares`."""
+    return commit_triton.orthogonalise(write, squares, forward_products(write, work))
+
+
+def forward_products(like: Tensor, work: torch.dtype) -> Products:
+    """Of Newton-Schulz, as one graph on a GPU: the input is the scaled matrices."""
+    return ready(_forward_products, like, work)
 
 
 def backward_products(like: Tensor, work: torch.dtype) -> Products:
     """Of the gradient of Newton-Schulz: inputs are the scaled matrices and the gradient of the result."""
     return ready(_backward_products, like, work)
+
+
+def scale(write: Tensor, squares: Tensor, out: Tensor) -> None:
+    """A matrix over its norm, rounded, into `out` [B, H, 3, D, D], whose matrices may be any distance apart."""
+    parts, size = parts_of(write), write.shape[-1] ** 2
+    _scale[(write.shape[:3].numel(), parts)](
+        write, squares, out, NORM_EPS, STEP=out.stride(2), SIZE=size, BLOCK=_ENTRIES, PARTS=parts,
+        WIDTH=next_power_of_2(parts), num_warps=8,
+    )  # fmt: skip
 
 
 def norm_backward(
@@ -172,14 +211,14 @@ def norm_backward(
 ) -> None:
     """Gradient of `total` [B, H, 3, D, D] + `more` from that of the weights, rounded, and of the norms [B, H, 3, D].
 
-    All go into the places of `out`; the first may be `grad` or `more`.
+    All go into the places of `out`; the first may be `grad` or `more`, matrices of the second any distance apart.
     """
     to, low, d_norms = out
     width = total.shape[-1]
     _norm_backward[(total.shape[:3].numel(), cdiv(width, _ROWS))](
         total, norms, grad, grad if more is None else more, to, to if low is None else low, d_norms, norms.shape[0],
-        eps, D=width, BLOCK=next_power_of_2(width), ROWS=_ROWS, HAS_MORE=more is not None,
-        HAS_LOW=low is not None, num_warps=4,
+        eps, D=width, LOW_STEP=0 if low is None else low.stride(2), BLOCK=next_power_of_2(width), ROWS=_ROWS,
+        HAS_MORE=more is not None, HAS_LOW=low is not None, num_warps=4,
     )  # fmt: skip
 
 
@@ -218,27 +257,72 @@ def write_backward(
     )  # fmt: skip
 
 
-def _backward_products(shape: torch.Size, work: torch.dtype, device: torch.device) -> Products:
-    steps = len(COEFFICIENTS)
-    x, gram, poly = (torch.empty(steps, *shape, dtype=work, device=device) for _ in range(3))
-    first, second, s, d = (torch.empty(shape, dtype=work, device=device) for _ in range(4))
-    how, half, whole = launches(shape, work)
-    halved, grid = multiply_launch(how, whole)
-    narrow = how | {"K": min(32, how["K"])}  # twice the operands
+def _forward_products(shape: torch.Size, work: torch.dtype, device: torch.device) -> Products:
+    first, second, gram, poly = (torch.empty(shape, dtype=work, device=device) for _ in range(4))
+    square = _Squares(shape, work)
 
     def run() -> Tensor:
-        for n, (a, b, c) in enumerate(COEFFICIENTS):
-            _square[half](x[n], gram[n], 0.0, 1.0, HAS_SUM=False, **how)
-            _square[half](gram[n], poly[n], b, c, HAS_SUM=True, **how)
-            if n + 1 < steps:
-                _multiply[grid](poly[n], x[n], x[n + 1], a, **halved)
-        g, other = first, second
-        for n in reversed(range(steps)):
-            a, b, c = COEFFICIENTS[n]
-            _symmetric[half](g, x[n], s, s, 0.0, 1.0, HAS_SUM=False, **narrow)
-            _symmetric[half](s, gram[n], s, d, b, c, HAS_SUM=True, **narrow)
-            _multiply_two[whole](poly[n], g, d, x[n], other, a, **narrow)
-            g, other = other, g
-        return g
+        x, other = first, second
+        for a, b, c in COEFFICIENTS:
+            square(x, gram)
+            square(gram, poly, (a, b, c))
+            _bmm(poly, x, other)
+            x, other = other, x
+        return x
 
-    return Products((x[0], first), run)
+    return Products((first,), run)
+
+
+def _backward_products(shape: torch.Size, work: torch.dtype, device: torch.device) -> Products:
+    steps, width = len(COEFFICIENTS), shape[-1]
+    new = partial(torch.empty, dtype=work, device=device)
+    left = new(steps, *shape[:3], width, 2 * width)  # P beside E
+    right = new(steps, *shape[:3], 2 * width, width)  # G above X
+    gram, s, found = new(steps, *shape), new(shape), new(shape)
+    square = _Squares(shape, work)
+    poly, more = left.split(width, dim=-1)
+    g, x = right.split(width, dim=-2)
+    how = square.how | {"K": min(32, square.how["K"])}  # twice the operands
+    apart = width * width
+
+    def run() -> Tensor:
+        for n, coefficients in enumerate(COEFFICIENTS):
+            square(x[n], gram[n])
+            square(gram[n], poly[n], coefficients)
+            if n + 1 < steps:
+                _bmm(poly[n], x[n], x[n + 1])
+        for n in reversed(range(steps)):
+            _, b, c = COEFFICIENTS[n]
+            _symmetric[square.grid](
+                g[n], x[n], s, s, 0.0, 1.0, A_STEP=2 * apart, B_STEP=2 * apart, STEP=apart, ROW=width,
+                HAS_SUM=False, **how,
+            )  # fmt: skip
+            _symmetric[square.grid](
+                s, gram[n], s, more[n], b, c, A_STEP=apart, B_STEP=apart, STEP=2 * apart, ROW=2 * width,
+                HAS_SUM=True, **how,
+            )  # fmt: skip
+            _bmm(left[n], right[n], g[n - 1] if n else found)
+        return found
+
+    return Products((x[0], g[-1]), run)
+
+
+class _Squares:
+    """Launches of `_square` on matrices [B, H, 3, D, D]."""
+
+    def __init__(self, shape: torch.Size, work: torch.dtype) -> None:
+        self.how, self.grid, _ = launches(shape, work)
+
+    def __call__(
+        self, a: Tensor, out: Tensor, coefficients: tuple[float, float, float] | None = None
+    ) -> None:
+        """a a' of dense matrices, or with coefficients their polynomial, into places of any distance."""
+        _square[self.grid](
+            a, out, *(coefficients or (0.0, 0.0, 1.0)), A_STEP=a.stride(2), STEP=out.stride(2), ROW=out.stride(3),
+            HAS_SUM=coefficients is not None, **self.how,
+        )  # fmt: skip
+
+
+def _bmm(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """out = a @ b of [B, H, 3, N, K] and [B, H, 3, K, M], whose matrices lie at equal distances."""
+    torch.bmm(a.flatten(0, 2), b.flatten(0, 2), out=out.flatten(0, 2))
