@@ -55,15 +55,16 @@ def _prepare_part(
     from_token, to_token = source + token[:, None] * stride_l, to + token[:, None] * to_l
     y = _silu(from_token + channel[None, :], inside)
     if part < 2:
-        scale = 1.0 / (tl.sqrt(tl.sum(y * y, axis=1)) + eps)[:, None]
-        y *= scale
-        inside = inside & (channel >= 2 * half)[None, :]
         c = tl.arange(0, HALF)[None, :]
         turned = there & (c < half)
         angle = rope + batch * rope_b + token[:, None] * rope_l + c
+        # All is asked for before threads wait for each other's sums.
         cos = tl.load(angle, mask=turned, other=1.0).to(tl.float32)
         sin = tl.load(angle + half, mask=turned, other=0.0).to(tl.float32)
         first, second = _silu(from_token + c, turned), _silu(from_token + half + c, turned)
+        scale = 1.0 / (tl.sqrt(tl.sum(y * y, axis=1)) + eps)[:, None]
+        y *= scale
+        inside = inside & (channel >= 2 * half)[None, :]
         dtype = to.dtype.element_ty
         tl.store(to_token + c, ((first * cos - second * sin) * scale).to(dtype), mask=turned)
         tl.store(to_token + half + c, ((second * cos + first * sin) * scale).to(dtype), mask=turned)
