@@ -8,7 +8,7 @@ deals nothing out (see `rounded`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -63,11 +63,14 @@ def shard(packed: PackedModel, processes: Processes, precision: torch.dtype) -> 
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(precision)
     packed.touch_all = True  # so that every number of processes updates the same parameters
+    visual = packed.model.model.visual
+    frozen = {p for p in visual.parameters() if not p.requires_grad}
+    if len(frozen) == len(list(visual.parameters())):
+        for block in cast(Any, visual).blocks:
+            block.attn.__dict__.setdefault("packed", {})  # what is derived of its weights is kept
     if processes.world == 1:
         _keep_whole(packed, processes, precision)
         return
-    visual = packed.model.model.visual
-    frozen = {p for p in visual.parameters() if not p.requires_grad}
     if frozen:
         visual.to(processes.device)
     policy = MixedPrecisionPolicy(

@@ -76,3 +76,13 @@ def test_masters_are_float32_and_frozen_towers_are_not_dealt_out(vision, world):
         dealt = {isinstance(layer, FSDPModule) for layer in model.decoder.layers}
         assert dealt == {world > 1}, "one process deals nothing out"
         assert packed.touch_all
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_only_what_is_derived_of_a_frozen_tower_is_kept(trained):
+    model = small_model()
+    rates = {"base": 1.0, "ttt": 1.0, "head": 1.0, "vision": float(trained)}
+    freeze(model, rates)
+    with processes("cpu") as group:
+        shard(PackedModel(model, small_processor(), 0), group, torch.float32)
+    assert {"packed" in block.attn.__dict__ for block in model.model.visual.blocks} == {not trained}
