@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,7 +102,9 @@ def test_compiled_training_equals_plain_training_on_a_gpu() -> None:
     torch._dynamo.reset()
 
 
-def test_sharded_checkpointed_training_compiles_once_too() -> None:
+@pytest.mark.parametrize("world", [1, 2])
+def test_sharded_checkpointed_training_compiles_once_too(world: int) -> None:
+    """One process deals out what one of two would: its shares are whole then, too."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     processor, ids = small_processor(), list(range(300, 340))
@@ -116,7 +119,7 @@ def test_sharded_checkpointed_training_compiles_once_too() -> None:
     for is_compiled in (False, True):
         packed = PackedModel(clips.model().train(), processor, checkpointed=2)
         with processes("cpu") as group:
-            shard(packed, group, torch.float32)
+            shard(packed, replace(group, world=world), torch.float32)
             if is_compiled:
                 compile_for_training(packed.model, backend=noting)
             for length in (30, 40):
