@@ -154,8 +154,8 @@ def _attend_all(
     if length == 1:
         return attention(q, k, v, None)
     if length == total and attention is _sdpa:
-        if length >= fused_attention.CUDNN_QUERIES and cudnn_attention.applies(q):
-            return cudnn_attention.attend(q, k, v, cudnn_attention.Sight(True))
+        if cudnn_attention.applies(q, k):
+            return cudnn_attention.attend(q, k, v)
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     pieces = []
     for start in range(0, length, _QUERY_BLOCK):

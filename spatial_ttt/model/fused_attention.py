@@ -1,9 +1,9 @@
-"""Attention on a CUDA device in half precision: the fastest kernel for each shape.
+"""Attention on a CUDA device in half precision: the fastest kernel torch offers for each shape.
 
-Chosen on an H200 (benchmarks/attention.py): short queries run on the built-in FlashAttention, many queries on cuDNN:
-windows through its own interface where that is installed (`kernels.cudnn_attention`; else they run on the streaming
-kernel, in training on FlashAttention), whole pages of keys in any case. Past segments need no mask, so each is
-attended alone and the parts are merged by their log-sum-exps.
+Chosen on an H200 (benchmarks/attention.py): short queries run on the built-in FlashAttention, windows of many queries
+on the streaming kernel, in training on cuDNN (`kernels.cudnn_attention`) where its interface is installed, many queries
+over whole pages on cuDNN in any case. Past segments need no mask, so each is attended alone and the parts are merged by
+their log-sum-exps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from spatial_ttt.model import kv_cache
 from spatial_ttt.model.kernels import attention as kernel
-from spatial_ttt.model.kernels import cudnn_attention as graphs
+from spatial_ttt.model.kernels import cudnn_attention
 from spatial_ttt.model.kv_cache import Segment
 
 log = logging.getLogger(__name__)
@@ -30,15 +30,14 @@ WINDOW_QUERIES = 512
 """With fewer queries than this FlashAttention, which splits the keys, reads windows."""
 
 QUERY_STEP = 128
-"""cuDNN plans every new shape, through torch for 60 ms, by itself for 4: queries are padded, and keys go to it in whole
-pages or, for long pieces, in stretches of few lengths."""
+"""cuDNN plans every new shape for tens of milliseconds: queries are padded, and keys go to it in whole pages or, for
+long pieces, in stretches of few lengths."""
 
 LONG_QUERIES = 4096
 """With so many queries cuDNN reads the queries' own keys and a page's part too (700 against 310 TFLOP/s)."""
 
 STRETCHES = (8192, 4096, 2048, 1024)
-"""Lengths in which it reads a page's part; the rest, which is shorter, goes to FlashAttention. By itself it reads all
-that is a multiple of the last at once."""
+"""Lengths in which it reads a page's part; the rest, which is shorter, goes to FlashAttention."""
 
 
 def applies(q: Tensor, *, differentiable: bool = False) -> bool:
@@ -62,10 +61,10 @@ Part = Callable[[], tuple[Tensor, Tensor]]
 
 def window_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     """The last L of N tokens over the last `window` keys each, [B, H, L, Dh]; differentiable."""
-    many = q.shape[2] >= WINDOW_QUERIES
-    if many and graphs.applies(q):
-        return graphs.attend(q, k, v, graphs.Sight(True, window))
-    if many and q.shape[3] in (64, 128) and kernel.applies(q) and kernel.fits(k, v):
+    if cudnn_attention.applies(q, k):
+        return cudnn_attention.attend(q, k, v, window)
+    many = q.shape[2] >= WINDOW_QUERIES and q.shape[3] in (64, 128)
+    if many and kernel.applies(q) and kernel.fits(k, v):
         out = kernel.attend(q, kernel.Past(k, v, None), k.shape[2] - q.shape[2], window=window)
         return out.unflatten(2, (q.shape[1], -1)).transpose(1, 2)
     return _flash(q, k, v, causal=True, window=window)[0]
@@ -113,11 +112,10 @@ def _merged(q: Tensor, parts: Iterator[Part]) -> Tensor:
 def _plans(q: Tensor, past: Sequence[Segment], k: Tensor, v: Tensor) -> Iterator[Part]:
     """How each part of the keys is read; the first is the queries' own."""
     length, wide = q.shape[2], q
-    is_long, is_graphed = length >= LONG_QUERIES, graphs.applies(q)
-    # Long pieces of one stream are of few lengths.
-    spare = 0 if is_long and is_graphed else -length % QUERY_STEP
+    spare = -length % QUERY_STEP
     if length >= CUDNN_QUERIES and spare:
         wide = F.pad(q, (0, 0, 0, spare))
+    is_long = length >= LONG_QUERIES
     if is_long:
         own = [F.pad(x, (0, 0, 0, spare)) for x in (k, v)]  # what is padded only padding sees
         yield partial(_cudnn, wide, own.pop(0), own.pop(), causal=True)
@@ -128,24 +126,13 @@ def _plans(q: Tensor, past: Sequence[Segment], k: Tensor, v: Tensor) -> Iterator
             yield partial(_cudnn, wide, keys, values, causal=False)
             continue
         start = 0
-        for size in _stretches(keys.shape[2], is_graphed) if is_long else ():
-            stretch = (x[:, :, start : start + size] for x in (keys, values))
-            if not is_graphed:
-                stretch = (x.contiguous() for x in stretch)
-            yield partial(_cudnn, wide, *stretch, causal=False)
-            start += size
+        for size in STRETCHES if is_long else ():
+            while keys.shape[2] - start >= size:
+                stretch = (x[:, :, start : start + size].contiguous() for x in (keys, values))
+                yield partial(_cudnn, wide, *stretch, causal=False)
+                start += size
         if start < keys.shape[2]:
             yield partial(_part, q, keys[:, :, start:], values[:, :, start:], causal=False)
-
-
-def _stretches(count: int, at_once: bool) -> Iterator[int]:
-    """Lengths that cuDNN reads of `count` keys, fewer than the smallest of them left."""
-    if at_once:
-        yield from (n for n in (count // STRETCHES[-1] * STRETCHES[-1],) if n)
-        return
-    for size in STRETCHES:
-        yield from [size] * (count // size)
-        count %= size
 
 
 def _merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,8 +144,6 @@ def _merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[
 
 def _cudnn(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:
     """As `_part`, by cuDNN: causal for as many keys as queries."""
-    if graphs.applies(q):
-        return graphs.forward(q, k, v, graphs.Sight(causal))
     run = torch.ops.aten._scaled_dot_product_cudnn_attention
     got = run(q, k, v, None, True, 0.0, causal, False)
     return got[0], got[1].reshape(q.shape[:3]).float()

@@ -9,7 +9,7 @@ For training, with backward passes of their own:
     wide_scan       the same for wide heads, products by the library   wide_scan.py, wide_scan_triton.py
     network         reads and writes of any width, between products    network.py, network_triton.py
     mixing          what surrounds the scan, one pass each             mixing.py, mixing_triton.py
-    cudnn_attention windows and whole sequences, for streams too       cudnn_attention.py
+    cudnn_attention windows and whole sequences, by the library        cudnn_attention.py
 
 For streams, without gradients:
 

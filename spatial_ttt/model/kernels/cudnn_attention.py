@@ -1,15 +1,14 @@
-"""Causal attention and sliding windows as graphs of cuDNN's own, with their gradients.
+"""Causal attention and sliding windows of training as graphs of cuDNN's own, with their gradients.
 
-torch reaches cuDNN for whole sequences alone and lets it plan every new length for some 60 ms. Its own interface
-(nvidia-cudnn-frontend, the extra `cuda`) has windows too, twice as fast as FlashAttention-2 on a Hopper GPU, and keeps
-kernels for all lengths, so that a new one costs 4 ms. Figures: docs/performance.md.
+torch reaches cuDNN for whole sequences alone. cuDNN's own interface (nvidia-cudnn-frontend, the extra `cuda`) has
+windows too: on a Hopper GPU both passes take half of FlashAttention-2's time (docs/performance.md). Every length must be
+planned, for some 40 ms, so sequences are padded to few lengths; streams, whose layers meet ever new ones, do without.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -17,30 +16,31 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 log = logging.getLogger(__name__)
+
+LENGTHS = 256
+"""Sequences are padded to multiples of it. Padding stands at the end, where no token before it looks."""
+
+LEAST_QUERIES = 512
+"""With fewer FlashAttention-2 is as fast."""
 
 ALIGNMENT = 8  # numbers of half precision: 16 bytes
 
 
-class Sight(NamedTuple):
-    """Which keys a query sees. The last query and the last key belong together."""
-
-    causal: bool
-    window: int = 0  # keys, its own included; 0: all
-
-
-def applies(q: Tensor) -> bool:
-    """cuDNN may attend for q [B, H, L, Dh]; the reason is logged once."""
-    if q.device.type != "cuda":
+def applies(q: Tensor, k: Tensor) -> bool:
+    """q [B, H, L, Dh] over as many keys, with gradients wanted; the reason is logged once."""
+    if q.device.type != "cuda" or not torch.is_grad_enabled():
         return False
-    return _applies(q.device, q.dtype, q.shape[3])
+    fits = q.shape[2] == k.shape[2] and q.shape[2] >= LEAST_QUERIES
+    return fits and _applies(q.device, q.dtype, q.shape[3])
 
 
 @lru_cache(maxsize=16)
 def _applies(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
     found = problem(torch.cuda.get_device_capability(device), dtype, dim, is_installed())
-    log.info("windows: %s", f"not by cuDNN, {found}" if found else "graphs of cuDNN")
+    log.info("attention in training: %s", f"not by cuDNN, {found}" if found else "cuDNN's graphs")
     return found is None
 
 
@@ -63,57 +63,55 @@ def is_installed() -> bool:
     return find_spec("cudnn") is not None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
-    """q [B, H, L, Dh] over k, v [B, Hkv, N, Dh] -> [B, H, L, Dh], tokens side by side; differentiable."""
-    if torch.is_grad_enabled():
-        out: Tensor = _Attention.apply(q, k, v, sight)
-        return out
-    return forward(q, k, v, sight)[0]
+def attend(q: Tensor, k: Tensor, v: Tensor, window: int = 0) -> Tensor:
+    """q [B, H, L, Dh] over k, v [B, Hkv, L, Dh], causally -> [B, H, L, Dh], tokens side by side; differentiable.
 
-
-def forward(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> tuple[Tensor, Tensor]:
-    """As `attend` without gradients, and the log-sum-exp of every query's scores, [B, H, L] float32."""
-    inputs = tuple(_laid(x) for x in (q, k, v))
-    batch, heads, length, dim = q.shape
-    out = q.new_empty(batch, length, heads, dim).transpose(1, 2)
-    sums = q.new_empty(batch, heads, length, 1, dtype=torch.float32)
-    _run(_Kind(False, q.dtype, q.device, sight, False), (*inputs, out, sums))
-    return out, sums[..., 0]
+    `window` counts the keys that a query sees, its own included (0: all before it).
+    """
+    out: Tensor = _Attention.apply(q, k, v, window)
+    return out
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
-        out, sums = forward(q, k, v, sight)
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        inputs = [_laid(x) for x in (q, k, v)]
+        batch, heads, length, dim = inputs[0].shape
+        out = q.new_empty(batch, length, heads, dim).transpose(1, 2)
+        sums = q.new_empty(batch, heads, length, 1, dtype=torch.float32)
+        _run(_Kind(False, q.dtype, q.device, window, False), (*inputs, out, sums))
         ctx.save_for_backward(q, k, v, out, sums)
-        ctx.sight = sight
-        return out
+        ctx.window = window
+        return out[:, :, : q.shape[2]]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, sums = ctx.saved_tensors
-        inputs = tuple(_laid(x) for x in (q, k, v, out, grad))
-        made = tuple(torch.empty_like(x) for x in (q, k, v))
+        inputs = [_laid(x) for x in (q, k, v, out, grad)]
+        made = [torch.empty_like(x) for x in inputs[:3]]
         is_exact = torch.are_deterministic_algorithms_enabled()
-        kind = _Kind(True, q.dtype, q.device, ctx.sight, is_exact)
-        _run(kind, (*inputs, sums[..., None], *made))
-        return (*made, None)
+        kind = _Kind(True, q.dtype, q.device, ctx.window, is_exact)
+        _run(kind, (*inputs, sums, *made))
+        return (*(x[:, :, : q.shape[2]] for x in made), None)
 
 
 def _laid(x: Tensor) -> Tensor:
-    """x as cuDNN reads it: a head's numbers side by side, everything at multiples of 16 bytes."""
+    """x as cuDNN reads it: padded, a head's numbers side by side, everything at multiples of 16 bytes."""
+    spare = -x.shape[2] % LENGTHS
+    if spare:
+        return F.pad(x.transpose(1, 2), (0, 0, 0, 0, 0, spare)).transpose(1, 2)
     is_aligned = not any(step % ALIGNMENT for step in x.stride()[:3]) and x.data_ptr() % 16 == 0
     return x if x.stride(3) == 1 and is_aligned and 0 not in x.stride() else x.contiguous()
 
 
 class _Kind(NamedTuple):
-    """What a graph depends on besides lengths and places."""
+    """What a graph depends on besides sizes and places."""
 
     is_gradient: bool
     dtype: torch.dtype
     device: torch.device
-    sight: Sight
+    window: int
     is_deterministic: bool  # of gradients
 
 
@@ -135,7 +133,6 @@ def _run(kind: _Kind, tensors: tuple[Tensor, ...]) -> None:
         plan.graph.execute(dict(enumerate(tensors)), space, handle=_handle(kind.device))
 
 
-_lock = threading.Lock()  # plans of all threads share kernels
 _own = threading.local()  # a handle works for one thread at a time
 
 
@@ -157,67 +154,48 @@ def _handle(device: torch.device) -> Any:
 def _plan(kind: _Kind, layouts: tuple[Layout, ...]) -> _Plan:
     import cudnn
 
-    with _lock:
-        graph = cudnn.pygraph(
-            io_data_type=_names()[kind.dtype],
-            intermediate_data_type=cudnn.data_type.FLOAT,
-            compute_data_type=cudnn.data_type.FLOAT,
-            handle=_handle(kind.device),
-            kernel_cache=_kernels(kind),
-            is_dynamic_shape_enabled=True,
-        )
-        _describe(graph, kind, layouts)
-        graph.build([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
-        return _Plan(graph, graph.get_workspace_size())
-
-
-@lru_cache(maxsize=64)
-def _kernels(kind: _Kind) -> Any:
-    """Compiled kernels, which all lengths of a kind share."""
-    import cudnn
-
-    return cudnn.create_kernel_cache()
+    graph = cudnn.pygraph(
+        io_data_type=_names()[kind.dtype],
+        intermediate_data_type=cudnn.data_type.FLOAT,
+        compute_data_type=cudnn.data_type.FLOAT,
+        handle=_handle(kind.device),
+    )
+    _describe(graph, kind, layouts)
+    graph.build([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
+    return _Plan(graph, graph.get_workspace_size())
 
 
 def _describe(graph: Any, kind: _Kind, layouts: tuple[Layout, ...]) -> None:
     """Say what is computed; a tensor's name is its number in `layouts`."""
-    half, single = _names()[kind.dtype], _names()[torch.float32]
-    sums = 5 if kind.is_gradient else 4
-
-    def tensor(number: int) -> Any:
-        shape, strides = layouts[number]
-        of = single if number == sums else half
-        return graph.tensor(dim=list(shape), stride=list(strides), data_type=of, uid=number)
-
-    def tell(found: Any, number: int) -> None:
-        shape, strides = layouts[number]
-        found.set_output(True).set_dim(list(shape)).set_stride(list(strides))
-        found.set_data_type(single if number == sums else half).set_uid(number)
-
-    how = {"attn_scale": layouts[0][0][3] ** -0.5, **_masks(kind.sight, layouts)}
-    names = ("q", "k", "v", "o", "dO", "stats") if kind.is_gradient else ("q", "k", "v")
-    given = {name: tensor(number) for number, name in enumerate(names)}
-    make: Callable[..., Any] = graph.sdpa
-    if kind.is_gradient:
-        make, how["use_deterministic_algorithm"] = graph.sdpa_backward, kind.is_deterministic
-    else:
-        how["generate_stats"] = True
-    for number, found in enumerate(make(**given, **how), start=len(given)):
-        tell(found, number)
-
-
-def _masks(sight: Sight, layouts: tuple[Layout, ...]) -> dict[str, Any]:
     import cudnn
 
-    if not sight.causal:
-        return {}
-    ends = layouts[0][0][2] != layouts[1][0][2]  # more keys than queries
-    sides = cudnn.diagonal_alignment
-    found = {
-        "diagonal_alignment": sides.BOTTOM_RIGHT if ends else sides.TOP_LEFT,
-        "diagonal_band_right_bound": 0,
+    names = ("q", "k", "v", "o", "dO", "stats") if kind.is_gradient else ("q", "k", "v")
+    sums = 5 if kind.is_gradient else 4
+
+    def type_of(number: int) -> Any:
+        return _names()[torch.float32 if number == sums else kind.dtype]
+
+    given = {
+        name: graph.tensor(dim=[*shape], stride=[*strides], data_type=type_of(number), uid=number)
+        for number, (name, (shape, strides)) in enumerate(zip(names, layouts, strict=False))
     }
-    return found | ({"diagonal_band_left_bound": sight.window} if sight.window else {})
+    seen = {
+        "diagonal_alignment": cudnn.diagonal_alignment.TOP_LEFT,
+        "diagonal_band_right_bound": 0,
+        **({"diagonal_band_left_bound": kind.window} if kind.window else {}),
+    }
+    scale = layouts[0][0][3] ** -0.5
+    if kind.is_gradient:
+        exactly = kind.is_deterministic
+        made = graph.sdpa_backward(
+            **given, **seen, attn_scale=scale, use_deterministic_algorithm=exactly
+        )
+    else:
+        made = graph.sdpa(**given, **seen, attn_scale=scale, generate_stats=True)
+    for number, found in enumerate(made, start=len(given)):
+        shape, strides = layouts[number]
+        found.set_output(True).set_dim([*shape]).set_stride([*strides])
+        found.set_data_type(type_of(number)).set_uid(number)
 
 
 @lru_cache(maxsize=1)
