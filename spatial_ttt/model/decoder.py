@@ -33,6 +33,12 @@ from spatial_ttt.model.state import (
 )
 from spatial_ttt.model.ttt import TTTAttention
 
+HELD_ROOM = 256
+"""Tokens for which a layer leaves room before a long piece: those that the next one held back (a slot and its text)."""
+
+ROOMY_TOKENS = 4096
+"""A piece of so many is long: to copy it behind those few takes longer than to give it a place behind them."""
+
 
 def feed_forward(norm: RMSNorm, mlp: MLP, hidden: Tensor, mixed: Tensor) -> Tensor:
     """Add the attention's output, then the MLP's; [B, L, D] each."""
@@ -50,25 +56,33 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(text.hidden_size, text.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(text.hidden_size, text.rms_norm_eps)
 
-    def feed_forward(self, hidden: Tensor | list[Tensor], mixed: Tensor | list[Tensor]) -> Tensor:
-        """Add the attention's output, then the MLP's; [B, L, D] each, which may be given away (see `layers.taken`)."""
+    def feed_forward(
+        self, hidden: Tensor | list[Tensor], mixed: Tensor | list[Tensor], room: int = 0
+    ) -> Tensor:
+        """Add the attention's output, then the MLP's; [B, L, D] each, which may be given away (see `layers.taken`).
+
+        Before the result there is free memory for `room` tokens, which only without gradients may be wanted.
+        """
         norm, hidden, mixed = self.post_attention_layernorm, taken(hidden), taken(mixed)
         if not shaping.applies(hidden):
             return feed_forward(norm, self.mlp, hidden, mixed)
-        hidden, normed = shaping.add_rms_norm(hidden, mixed, norm.weight, norm.eps)
+        hidden, normed = shaping.add_rms_norm(hidden, mixed, norm.weight, norm.eps, room)
         del mixed  # as large as what the MLP makes
         return self.mlp.add_to(hidden, normed)
 
     def finish(self, tokens: Tokens | list[Tokens], mixed: Tensor | list[Tensor]) -> Tokens:
         """Residuals, MLP, and the DeepStack features due after this layer. Both may be given away."""
-        before, rope, deepstack, layout = taken(tokens)
+        before, rope, deepstack, layout, _ = taken(tokens)
+        is_long = before.shape[0] == 1 and before.shape[1] >= ROOMY_TOKENS
+        room = HELD_ROOM if is_long and shaping.applies(before) else 0
         box = [before]
         del before
-        hidden = self.feed_forward(box, mixed)
+        # What training compiles in its place knows of no room.
+        hidden = self.feed_forward(box, mixed, room) if room else self.feed_forward(box, mixed)
         if deepstack is not None:
-            hidden = hidden + deepstack[0]
+            hidden = hidden.add_(deepstack[0]) if room else hidden + deepstack[0]
             deepstack = deepstack[1:] if deepstack.shape[0] > 1 else None
-        return Tokens(hidden, rope, deepstack, layout)
+        return Tokens(hidden, rope, deepstack, layout, room)
 
 
 class AnchorLayer(DecoderLayer):
@@ -208,4 +222,4 @@ class HybridDecoder(nn.Module):
                 tokens, new = step(box, past, *how)
             layers.append(new)
         state = state._replace(layers=tuple(layers), num_tokens=state.num_tokens + count)
-        return tokens._replace(hidden=self.norm(tokens.hidden)), state
+        return tokens._replace(hidden=self.norm(tokens.hidden), room=0), state

@@ -60,10 +60,12 @@ class MLP(nn.Module):
         return self.down_proj(self._hidden(x))
 
     def add_to(self, hidden: Tensor, x: Tensor) -> Tensor:
-        """`hidden` [B, L, D], which may be written over, with what `forward` makes of x [B, L, D] added."""
+        """`hidden` [B, L, D], where kernels run written over, with what `forward` makes of x [B, L, D] added."""
         inner = self._hidden(x)
-        if type(self.down_proj) is not nn.Linear or not shaping.applies(x):
+        if not shaping.applies(x):
             return hidden + self.down_proj(inner)
+        if type(self.down_proj) is not nn.Linear:
+            return hidden.add_(self.down_proj(inner))
         # The product is added before it is rounded, where it is made.
         hidden.flatten(0, -2).addmm_(inner.flatten(0, -2), self.down_proj.weight.t())
         return hidden

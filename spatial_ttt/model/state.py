@@ -26,6 +26,9 @@ class Tokens(NamedTuple):
     rope: Tensor  # [B, L, head_dim] cos and sin of each token's position
     deepstack: Tensor | None  # [K, B, L, D] vision features to add after the next K layers
     layout: AnyLayout
+    room: int = (
+        0  # tokens of free memory before the hidden states, for those that the next layer held back
+    )
 
     @property
     def length(self) -> int:
@@ -175,12 +178,19 @@ def cat_tokens(first: Tokens, second: Tokens, layout: AnyLayout) -> Tokens:
     deepstack = None
     if first.deepstack is not None or second.deepstack is not None:
         deepstack = torch.cat((_deepstack(first, second), _deepstack(second, first)), dim=2)
-    return Tokens(
-        torch.cat((first.hidden, second.hidden), dim=1),
-        torch.cat((first.rope, second.rope), dim=1),
-        deepstack,
-        layout,
-    )
+    rope = torch.cat((first.rope, second.rope), dim=1)
+    return Tokens(_cat_hidden(first, second), rope, deepstack, layout)
+
+
+def _cat_hidden(first: Tokens, second: Tokens) -> Tensor:
+    """Hidden states of both; where there is room before the second's they stay where they are."""
+    x, count = second.hidden, first.length
+    if second.room < count:
+        return torch.cat((first.hidden, x), dim=1)
+    shape = (x.shape[0], count + x.shape[1], x.shape[2])
+    whole = x.as_strided(shape, x.stride(), x.storage_offset() - count * x.stride(1))
+    whole[:, :count] = first.hidden
+    return whole
 
 
 def _deepstack(tokens: Tokens, other: Tokens) -> Tensor:

@@ -38,6 +38,7 @@ class Buffers:
         deepstack = tokens.deepstack
         return tokens._replace(
             hidden=self.put("hidden", tokens.hidden),
+            room=0,
             rope=self.put("rope", tokens.rope),
             deepstack=None if deepstack is None else self.put("deepstack", deepstack),
         )

@@ -81,3 +81,16 @@ def test_a_cache_counts_what_is_in_use():
     k = torch.zeros(1, 2, 3, 4)
     cache = append(append(None, k, k), k[:, :, :1], k[:, :, :1])
     assert cache.keys.shape[2] > 4 and layer_bytes(cache) == 2 * 2 * 4 * 4 * 4
+
+
+def test_tokens_with_room_before_them_stay_where_they_are() -> None:
+    whole = torch.randn(1, 9, 4)
+    held = Tokens(torch.randn(1, 2, 4), torch.randn(1, 2, 2), None, (text(2),))
+    for room in (3, 1):
+        memory = whole.clone()
+        new = Tokens(memory[:, 3:], torch.randn(1, 6, 2), None, (text(6),), room)
+        found = cat_tokens(held, new, (text(8),))
+        assert torch.equal(found.hidden, torch.cat((held.hidden, whole[:, 3:]), dim=1))
+        has_moved = found.hidden.data_ptr() != memory[:, 1:].data_ptr()
+        assert has_moved == (room < held.length) and found.room == 0
+        assert torch.equal(memory[:, :1], whole[:, :1])

@@ -64,11 +64,13 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return kernels.add_rms_norm(x, None, weight, eps)[1]
 
 
-def add_rms_norm(x: Tensor, more: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """x + more, and its RMSNorm; [B, L, D] each."""
+def add_rms_norm(
+    x: Tensor, more: Tensor, weight: Tensor, eps: float, room: int = 0
+) -> tuple[Tensor, Tensor]:
+    """x + more, and its RMSNorm; [B, L, D] each. Before the sum of one row there is free memory for `room` tokens."""
     from spatial_ttt.model.kernels import shaping_triton as kernels
 
-    return kernels.add_rms_norm(x, more, weight, eps)
+    return kernels.add_rms_norm(x, more, weight, eps, room)
 
 
 def add_layer_norm(x: Tensor, late: Tensor | None, norm: Any) -> Tensor:

@@ -194,7 +194,7 @@ def _add_rms_norm(x, more, weight, total, out, size, length, stride_b, stride_l,
 
 
 def add_rms_norm(
-    x: Tensor, more: Tensor | None, weight: Tensor, eps: float
+    x: Tensor, more: Tensor | None, weight: Tensor, eps: float, room: int = 0
 ) -> tuple[Tensor, Tensor]:
     """See `shaping.add_rms_norm`; without `more` the first result is x itself."""
     shape, size = x.shape, x.shape[-1]
@@ -205,7 +205,7 @@ def add_rms_norm(
     other = x if more is None else more.reshape(x.shape)
     other = other if other.stride(-1) == 1 else other.contiguous()
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    total = x if more is None else torch.empty_like(out)
+    total = x if more is None else x.new_empty(x.shape[0], room + x.shape[1], size)[:, room:]
     _add_rms_norm[(x.shape[0] * x.shape[1],)](
         x, other, weight, total, out, size, x.shape[1], *x.stride()[:2], *other.stride()[:2], eps,
         HAS_MORE=more is not None, BLOCK=next_power_of_2(size), num_warps=8 if size >= 2048 else 4,

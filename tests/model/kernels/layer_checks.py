@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -225,7 +226,11 @@ def tower(device: torch.device) -> Iterator[Check]:
 
 
 def streaming(device: torch.device) -> Iterator[Check]:
-    """Pieces of a stream through two layers, without gradients: every kernel that streaming uses."""
+    """Pieces of a stream through two layers, without gradients: every kernel that streaming uses.
+
+    One row as if its pieces were long, so that layers leave room for what the next ones held back.
+    """
+    from spatial_ttt.model import decoder
     from spatial_ttt.model.decoder import HybridDecoder
     from spatial_ttt.model.kernels import request_backend
     from spatial_ttt.model.layers import pack
@@ -241,9 +246,11 @@ def streaming(device: torch.device) -> Iterator[Check]:
         (slot(2, 3),),
         (text(2), slot(2, 3), END, text(15)),
     )
-    for convolution, packed in (("centred", True), ("causal", False)):
+    cases = (("centred", True, 2), ("causal", False, 2), ("centred", True, 1))
+    for convolution, packed, rows in cases:
         ttt = {"num_fast_heads": 2, "chunk_size": 16, "newton_schulz_dtype": "float32"}
-        ttt |= {"layer_pattern": ("ttt", "anchor"), "convolution": convolution}
+        order = ("ttt", "anchor") if rows > 1 else ("ttt", "ttt")
+        ttt |= {"layer_pattern": order, "convolution": convolution}
         config = _small(size, tower, None, ttt)
         config.text_config.num_key_value_heads = 2
         model = HybridDecoder(config.text_config, config.ttt_config).to(device).eval()
@@ -256,12 +263,13 @@ def streaming(device: torch.device) -> Iterator[Check]:
             pack(attention, attention.rate_layers)
             pack(model.layers[1].mlp, (model.layers[1].mlp.gate_proj, model.layers[1].mlp.up_proj))
         inputs = [
-            torch.randn(2, sum(run.length for run in piece), 64, device=device) for piece in pieces
+            torch.randn(rows, sum(run.length for run in piece), 64, device=device)
+            for piece in pieces
         ]
 
         def stream(*inputs: Tensor, backend: str, model: HybridDecoder = model) -> Tensor:
             state, out = model.start(), []
-            with request_backend(backend):
+            with request_backend(backend), patch.object(decoder, "ROOMY_TOKENS", 1):
                 for hidden, piece in zip(inputs, pieces, strict=True):
                     tokens, position = model.tokens(hidden, piece, state.position)
                     done, state = model(tokens, state._replace(position=position))
@@ -274,4 +282,5 @@ def streaming(device: torch.device) -> Iterator[Check]:
         def plain(*inputs: Tensor, run: Function = stream) -> Tensor:
             return run(*(x.float() for x in inputs), backend="reference")
 
-        yield Check(f"{convolution}, packed {packed}", fast, plain, inputs, 2e-5, False)
+        name = f"{convolution}, packed {packed}, rows {rows}"
+        yield Check(name, fast, plain, inputs, 2e-5, False)
