@@ -15,7 +15,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
 
@@ -34,37 +33,17 @@ def _rows(base, at, d, count, MASKED: tl.constexpr, STRIDE: tl.constexpr, DIM: t
 
 
 @triton.jit
-def _turned(
-    q, base, bias, cos, sin, at, d, count, head, MASKED: tl.constexpr, STRIDE: tl.constexpr, DIM: tl.constexpr
-):  # fmt: skip
-    """Queries q with their bias, rotated; `shaping._turn_patches` of one tile."""
-    half: tl.constexpr = DIM // 2
-    other = (d + half) % DIM  # the channel that a channel turns with
-    partner = _rows(base, at, other, count, MASKED, STRIDE, DIM)
-    inside = (at < count)[:, None] & (d < DIM)[None, :]
-    angle = at[:, None] * half + (d % half)[None, :]
-    turn_x = tl.load(cos + angle, mask=inside, other=0.0).to(tl.float32)
-    turn_y = tl.load(sin + angle, mask=inside, other=0.0).to(tl.float32)
-    own = bias + head * DIM
-    x = q.to(tl.float32) + tl.load(own + d, mask=d < DIM, other=0.0).to(tl.float32)[None, :]
-    y = partner.to(tl.float32) + tl.load(own + other).to(tl.float32)[None, :]
-    y = tl.where((d < half)[None, :], -y, y)
-    return (x * turn_x + y * turn_y).to(q.dtype)
-
-
-@triton.jit
-def _sums(p, SUMS: tl.constexpr):
-    """Partial sums of shares [M, N] by row, [M, SUMS]: with 8, each thread adds up what it holds."""
-    return tl.sum(tl.reshape(p, (p.shape[0], p.shape[1] // SUMS, SUMS)), 1)
+def _sums(p):
+    """Partial sums of shares [M, N] by row, [M, 8]: each thread adds up what it holds."""
+    return tl.sum(tl.reshape(p, (p.shape[0], p.shape[1] // 8, 8)), 1)
 
 
 @triton.jit
 def _over(
-    tokens, k, v, blocks, slot, head, patches, scale, HEADS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr,
-    N: tl.constexpr, TAIL: tl.constexpr, SUMS: tl.constexpr, CAREFUL: tl.constexpr, BULK: tl.constexpr,
-    PRECISION: tl.constexpr,
+    tokens, k, v, patches, scale, HEADS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+    TAIL: tl.constexpr, CAREFUL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A tile of queries over all keys: weighted values [M, D] and weights [M, SUMS], which are still to be added.
+    """A tile of queries over all keys: weighted values [M, D] and weights [M, 8], which are still to be added.
 
     Weights are relative to the highest score among the first keys, or (careful) among all keys so far.
     """
@@ -78,64 +57,41 @@ def _over(
     last_s = tl.where((last < patches)[None, :], last_s * scale, float("-inf"))
     peak = tl.max(last_s, 1)
     last_p = tl.exp2(last_s - peak[:, None])
-    norm = _sums(last_p, SUMS)
+    norm = _sums(last_p)
     acc = tl.dot(last_p.to(last_value.dtype), last_value, input_precision=PRECISION)
     for begin in tl.range(0, full, N):
-        if BULK:
-            key = blocks.load([slot, begin, (HEADS + head) * DIM]).reshape(N, D)
-            value = blocks.load([slot, begin, (2 * HEADS + head) * DIM]).reshape(N, D)
-        else:
-            at = begin + tl.arange(0, N)
-            key = _rows(k, at, d, patches, False, stride, DIM)
-            value = _rows(v, at, d, patches, False, stride, DIM)
+        at = begin + tl.arange(0, N)
+        key = _rows(k, at, d, patches, False, stride, DIM)
+        value = _rows(v, at, d, patches, False, stride, DIM)
         s = tl.dot(tokens, tl.trans(key), input_precision=PRECISION)
         if CAREFUL:
             highest = tl.maximum(peak, tl.max(s, 1) * scale)
             fade = tl.exp2(peak - highest)[:, None]
             acc, norm, peak = acc * fade, norm * fade, highest
         p = tl.exp2(s * scale - peak[:, None])
-        norm += _sums(p, SUMS)
+        norm += _sums(p)
         acc = tl.dot(p.to(value.dtype), value, acc, input_precision=PRECISION)
     return acc, tl.sum(norm, 1)
 
 
 @triton.jit
 def _tile(
-    q, k, v, blocks, out, bias, cos, sin, slot, head, first, patches, scale, HEADS: tl.constexpr, DIM: tl.constexpr,
-    D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, TAIL: tl.constexpr, IS_LAST: tl.constexpr,
-    SUMS: tl.constexpr, CAREFUL: tl.constexpr, TURN: tl.constexpr, BULK: tl.constexpr, PRECISION: tl.constexpr,
+    q, k, v, out, first, patches, scale, HEADS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr, M: tl.constexpr,
+    N: tl.constexpr, TAIL: tl.constexpr, IS_LAST: tl.constexpr, CAREFUL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Queries first .. first + M - 1 of one head over all its keys."""
     stride: tl.constexpr = 3 * HEADS * DIM
     d = tl.arange(0, D)
     row = first + tl.arange(0, M)
     tokens = _rows(q, row, d, patches, IS_LAST, stride, DIM)
-    if TURN:
-        tokens = _turned(tokens, q, bias, cos, sin, row, d, patches, head, IS_LAST, stride, DIM)
     acc, norm = _over(
-        tokens,
-        k,
-        v,
-        blocks,
-        slot,
-        head,
-        patches,
-        scale,
-        HEADS,
-        DIM,
-        D,
-        N,
-        TAIL,
-        SUMS,
-        CAREFUL,
-        BULK,
-        PRECISION,
-    )
+        tokens, k, v, patches, scale, HEADS, DIM, D, N, TAIL, CAREFUL, PRECISION
+    )  # fmt: skip
     if not CAREFUL:  # noqa: SIM102 - decided when compiling
         # Another key's score may lie so far above those of the first that its weight overflows: once more.
         if tl.max(norm, 0) > 1e30:
             acc, norm = _over(
-                tokens, k, v, blocks, slot, head, patches, scale, HEADS, DIM, D, N, TAIL, SUMS, True, BULK, PRECISION
+                tokens, k, v, patches, scale, HEADS, DIM, D, N, TAIL, True, PRECISION
             )  # fmt: skip
     done = (acc * (1.0 / norm)[:, None]).to(out.dtype.element_ty)
     to = out + row[:, None] * (HEADS * DIM) + d[None, :]
@@ -149,9 +105,8 @@ def _tile(
 
 @triton.jit(do_not_specialize=["patches", "tiles"])
 def _attend_slots(
-    qkv, blocks, out, bias, cos, sin, patches, tiles, scale, HEADS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr,
-    M: tl.constexpr, LAST: tl.constexpr, N: tl.constexpr, TAIL: tl.constexpr, SUMS: tl.constexpr,
-    CAREFUL: tl.constexpr, TURN: tl.constexpr, BULK: tl.constexpr, PRECISION: tl.constexpr,
+    qkv, out, patches, tiles, scale, HEADS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr, M: tl.constexpr,
+    LAST: tl.constexpr, N: tl.constexpr, TAIL: tl.constexpr, CAREFUL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of queries of one head; a head's tiles follow each other, so that they share its keys in the cache.
 
@@ -166,23 +121,19 @@ def _attend_slots(
     out += start * (HEADS * DIM) + head * DIM
     if LAST == 0:
         _tile(
-            q, k, v, blocks, out, bias, cos, sin, slot, head, tile * M, patches, scale, HEADS, DIM, D, M, N, TAIL,
-            False, SUMS, CAREFUL, TURN, BULK, PRECISION,
+            q, k, v, out, tile * M, patches, scale, HEADS, DIM, D, M, N, TAIL, False, CAREFUL, PRECISION
         )  # fmt: skip
     elif LAST == M:
         _tile(
-            q, k, v, blocks, out, bias, cos, sin, slot, head, tile * M, patches, scale, HEADS, DIM, D, M, N, TAIL,
-            True, SUMS, CAREFUL, TURN, BULK, PRECISION,
+            q, k, v, out, tile * M, patches, scale, HEADS, DIM, D, M, N, TAIL, True, CAREFUL, PRECISION
         )  # fmt: skip
     elif tile < tiles - 1:
         _tile(
-            q, k, v, blocks, out, bias, cos, sin, slot, head, tile * M, patches, scale, HEADS, DIM, D, M, N, TAIL,
-            False, SUMS, CAREFUL, TURN, BULK, PRECISION,
+            q, k, v, out, tile * M, patches, scale, HEADS, DIM, D, M, N, TAIL, False, CAREFUL, PRECISION
         )  # fmt: skip
     else:
         _tile(
-            q, k, v, blocks, out, bias, cos, sin, slot, head, tile * M, patches, scale, HEADS, DIM, D, LAST, N, TAIL,
-            True, SUMS, CAREFUL, TURN, BULK, PRECISION,
+            q, k, v, out, tile * M, patches, scale, HEADS, DIM, D, LAST, N, TAIL, True, CAREFUL, PRECISION
         )  # fmt: skip
 
 
@@ -193,24 +144,12 @@ class Tiles(NamedTuple):
     keys: int
     warps: int
     stages: int
-    bulk: bool = False
-    """Keys and values come by the copy engine (TMA)."""
     least: int = 64
     """Rows of the smallest last tile: fewer than 64 do without the products of warp groups."""
     careful: bool = False
     """Weights follow the highest score from block to block, instead of only where the first block misleads."""
-    sums: int = 8
-    """Partial sums of a query's weights: 1 adds up threads in every block, 8 adds them up in the end."""
     registers: int | None = None
     """Most of a thread, so that more programs share a multiprocessor."""
-
-
-class Turn(NamedTuple):
-    """The bias [3 H Dh] that queries still miss, and their rotation [P, Dh / 2]."""
-
-    bias: Tensor
-    cos: Tensor
-    sin: Tensor
 
 
 def tiles_of(patches: int, channels: int, dtype: torch.dtype) -> Tiles:
@@ -219,29 +158,23 @@ def tiles_of(patches: int, channels: int, dtype: torch.dtype) -> Tiles:
         return Tiles(16 if channels > 64 else 32, 32, 4, 2, least=16, careful=True)
     if channels > 64:
         return Tiles(128, 64, 8, 2) if patches >= 128 else Tiles(64, 32, 4, 2)
-    return Tiles(128, 64, 8, 3, registers=128) if patches >= 128 else Tiles(64, 32, 4, 2)
+    return Tiles(128, 64, 4, 3) if patches >= 128 else Tiles(64, 32, 4, 2)
 
 
-def attend(
-    qkv: Tensor, num_heads: int, turn: Turn | None = None, *, tiles: Tiles | None = None
-) -> Tensor:
-    """See `tower_attention.attend`; with `turn` the queries come as the product made them, without bias."""
+def attend(qkv: Tensor, num_heads: int, *, tiles: Tiles | None = None) -> Tensor:
+    """See `tower_attention.attend`."""
     slots, patches, width = qkv.shape
     dim = width // (3 * num_heads)
     wide = max(16, next_power_of_2(dim))
     tiles = tiles or tiles_of(patches, wide, qkv.dtype)
     left, short = (patches - 1) % tiles.keys + 1, patches % tiles.rows
     last = min(tiles.rows, max(tiles.least, next_power_of_2(short))) if short else 0
-    bulk = tiles.bulk and wide == dim and patches >= tiles.keys
-    blocks = TensorDescriptor.from_tensor(qkv, [1, tiles.keys, dim]) if bulk else None
     count = cdiv(patches, tiles.rows)
     out = qkv.new_empty(slots, patches, num_heads * dim)
-    bias, cos, sin = turn or (qkv, qkv, qkv)
     _attend_slots[(count * slots * num_heads,)](
-        qkv, blocks, out, bias, cos, sin, patches, count, dim**-0.5 * math.log2(math.e), HEADS=num_heads, DIM=dim,
-        D=wide, M=tiles.rows, LAST=last, N=tiles.keys, TAIL=max(16, next_power_of_2(left)), SUMS=tiles.sums,
-        CAREFUL=tiles.careful, TURN=turn is not None, BULK=bulk,
-        PRECISION="ieee" if qkv.dtype == torch.float32 else "tf32",
-        num_warps=tiles.warps, num_stages=tiles.stages, maxnreg=tiles.registers,
+        qkv, out, patches, count, dim**-0.5 * math.log2(math.e), HEADS=num_heads, DIM=dim, D=wide, M=tiles.rows,
+        LAST=last, N=tiles.keys, TAIL=max(16, next_power_of_2(left)), CAREFUL=tiles.careful,
+        PRECISION="ieee" if qkv.dtype == torch.float32 else "tf32", num_warps=tiles.warps, num_stages=tiles.stages,
+        maxnreg=tiles.registers,
     )  # fmt: skip
     return out

@@ -19,29 +19,18 @@ def plain(qkv: Tensor, num_heads: int) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def plain_turned(qkv: Tensor, bias: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
-    """The same with the queries' bias and rotation still to come."""
-    from spatial_ttt.model.vision import _turn
-
-    q, rest = qkv.tensor_split((qkv.shape[-1] // 3,), -1)
-    q = (q + bias[: q.shape[-1]]).unflatten(-1, (num_heads, -1)).transpose(1, 2)
-    return plain(
-        torch.cat((_turn(q, cos, sin).transpose(1, 2).flatten(2), rest), dim=-1), num_heads
-    )
-
-
 def tower_attention(device: torch.device) -> Iterator[Check]:
     """Tiles and blocks that are full, short and alone; rows and channels beyond the end."""
     from spatial_ttt.model.kernels import interpreting
     from spatial_ttt.model.kernels import tower_attention_triton as kernels
-    from spatial_ttt.model.kernels.tower_attention_triton import Tiles, Turn
+    from spatial_ttt.model.kernels.tower_attention_triton import Tiles
 
     shapes = [  # slots, patches, heads, channels
         (2, 1, 2, 32), (1, 20, 1, 72), (2, 64, 1, 64), (1, 130, 2, 64), (2, 165, 1, 24), (1, 128, 1, 64),
         (1, 660, 1, 64),
     ]  # fmt: skip
     tilings: list[Tiles | None] = [
-        Tiles(128, 64, 8, 3), Tiles(64, 64, 4, 3, bulk=True, sums=1), None
+        Tiles(128, 64, 8, 3), Tiles(64, 64, 4, 3, careful=True), None
     ]  # fmt: skip
     if device.type == "cuda":
         shapes += [(3, 660, 16, 64), (2, 1024, 4, 72)]
@@ -55,27 +44,8 @@ def tower_attention(device: torch.device) -> Iterator[Check]:
         qkv = torch.randn(slots, patches, 3 * heads * dim, device=device).to(dtype)
         qkv[..., : heads * dim] *= 3  # else all keys would count about the same
         if patches == 130:
-            qkv[:, 5, heads * dim : 2 * heads * dim] *= (
-                100  # weights relative to the last keys overflow
-            )
+            # Weights relative to the last keys overflow.
+            qkv[:, 5, heads * dim : 2 * heads * dim] *= 100
         fast = partial(kernels.attend, num_heads=heads, tiles=tiles)
         name = f"{shape} {dtype} {tiles}"
         yield Check(name, fast, partial(plain, num_heads=heads), (qkv,), limit, False)
-        bias = torch.randn(3 * heads * dim, device=device).to(dtype)
-        angle = 3 * torch.randn(patches, dim // 2, device=device)
-
-        def turned(
-            qkv: Tensor, bias: Tensor, cos: Tensor, sin: Tensor, heads: int, tiles: Tiles | None
-        ) -> Tensor:
-            return kernels.attend(qkv, heads, Turn(bias, cos, sin), tiles=tiles)
-
-        if tiles is not None and not interpreting():
-            continue  # spares compiling
-        yield Check(
-            f"turned {name}",
-            partial(turned, heads=heads, tiles=tiles),
-            partial(plain_turned, num_heads=heads),
-            (qkv, bias, angle.cos(), angle.sin()),
-            limit,
-            False,
-        )
