@@ -75,7 +75,7 @@ def test_a_second_stream_changes_no_gradient(again: bool, monkeypatch: pytest.Mo
     try:
         monkeypatch.setattr(beside, "LEAST_TOKENS", 1 << 30)
         expected = trained(model, stream)
-        # Some gradients are little else but rounding (lr_proj.bias): of those nothing is said but that they are numbers.
+        # Some gradients are little else but rounding (lr_proj.bias): of those it is only said that they are numbers.
         noise = [apart(trained(model, stream), expected) for _ in range(3)]
         bounds = [0.02 + 3 * max(errors) for errors in zip(*noise, strict=True)]
         assert sum(bound < 0.1 for bound in bounds) > 0.8 * len(bounds), bounds

@@ -1,8 +1,9 @@
 """Causal attention and sliding windows of training as graphs of cuDNN's own, with their gradients.
 
 torch reaches cuDNN for whole sequences alone. cuDNN's own interface (nvidia-cudnn-frontend, the extra `cuda`) has
-windows too: on a Hopper GPU both passes take half of FlashAttention-2's time (docs/performance.md). Every length must be
-planned, for some 40 ms, so sequences are padded to few lengths; streams, whose layers meet ever new ones, do without.
+windows too: on a Hopper GPU both passes take half of FlashAttention-2's time (docs/performance.md). Every length must
+be planned, for some 40 ms, so sequences are padded to few lengths; streams, whose layers meet ever new ones, do
+without.
 """
 
 from __future__ import annotations

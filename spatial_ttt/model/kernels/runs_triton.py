@@ -49,7 +49,7 @@ def copy(sources: Pair, places: Pair) -> None:
 
 @triton.jit
 def _put(sources, known, places, sizes, BLOCK: tl.constexpr):
-    """Axis 1 of the grid counts the runs. The first `known` numbers of a place have a source, the others become zero."""
+    """Axis 1 of the grid counts the runs. The first `known` numbers of a place have a source, others become zero."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     for i in tl.static_range(len(sources)):
         if tl.program_id(1) == i:
