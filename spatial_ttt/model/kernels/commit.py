@@ -161,13 +161,13 @@ def write(
         total = room(base[0], exact)
     past = _places(momentum) if rule.use_momentum and momentum is not None else None
     begun = _places(sums.unbind(2))
-    squares = kernels.begin(begun, past, beta_sum.contiguous(), rule.chunk_size, done)
     work = getattr(torch, rule.newton_schulz_dtype)
     if replayed:
         products = captured.ready(kernels.newton_schulz_products, done, work)
     else:
         products = kernels.newton_schulz_products(done.shape, work, done.device)
-    delta = kernels.orthogonalise(done, squares, products)
+    kernels.begin(begun, past, beta_sum.contiguous(), rule.chunk_size, done, products.inputs)
+    delta = products.run()
     kernels.finish(_places(base), delta, norms, (total, weights, low), into.eps)
     return done, weights, total, low
 

@@ -1,8 +1,9 @@
 """Triton for `commit`: a write of wide square fast weights, for streaming.
 
 All matrices of a write, gate, up and down of every head, lie side by side: [B * H, 3, D, D]. `_begin` joins gradient
-and momentum and sums their squares, `_scale` rounds the start of Newton-Schulz, whose products `_square` makes half of,
-since they are symmetric; `_finish` adds the result and gives the rows back their norms.
+and momentum, rounds them and sums their squares; of the products of Newton-Schulz `_square` makes half, since they are
+symmetric, and the first ones divide by the norm (for training `_scale` does); `_finish` adds the result and gives the
+rows back their norms.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
@@ -47,10 +48,10 @@ def _of_kind(kind, gate, up, down):
 
 @triton.jit
 def _begin(
-    g_gate, g_up, g_down, g_step, m_gate, m_up, m_down, m_step, beta_sum, count, out, squares,
-    SIZE: tl.constexpr, BLOCK: tl.constexpr, HAS_MOMENTUM: tl.constexpr,
+    g_gate, g_up, g_down, g_step, m_gate, m_up, m_down, m_step, beta_sum, count, out, rounded, squares,
+    SIZE: tl.constexpr, BLOCK: tl.constexpr, HAS_MOMENTUM: tl.constexpr, HAS_ROUNDED: tl.constexpr,
 ):  # fmt: skip
-    """write = gradient + beta * momentum, and the sum of its squares in this block."""
+    """write = gradient + beta * momentum, the same rounded, and the sum of its squares in this block."""
     matrix = tl.program_id(0).to(tl.int64)
     head, kind = matrix // 3, matrix % 3
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -61,7 +62,17 @@ def _begin(
         past = _of_kind(kind, m_gate, m_up, m_down) + head * m_step
         x += beta * tl.load(past + at, mask=mask, other=0.0)
     tl.store(out + matrix * SIZE + at, x, mask=mask)
+    if HAS_ROUNDED:
+        tl.store(rounded + matrix * SIZE + at, x.to(rounded.dtype.element_ty), mask=mask)
     tl.store(squares + matrix * tl.num_programs(1) + tl.program_id(1), tl.sum(x * x, axis=0))
+
+
+@triton.jit
+def _norm(squares, matrix, eps, PARTS: tl.constexpr, WIDTH: tl.constexpr):
+    """Of a matrix, from the sums of its squares by block."""
+    part = tl.arange(0, WIDTH)
+    sums = tl.load(squares + matrix * PARTS + part, mask=part < PARTS, other=0.0)
+    return tl.sqrt(tl.sum(sums, axis=0)) + eps
 
 
 @triton.jit
@@ -72,9 +83,7 @@ def _scale(
     """A matrix over its norm, rounded."""
     matrix = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    part = tl.arange(0, WIDTH)
-    sums = tl.load(squares + matrix * PARTS + part, mask=part < PARTS, other=0.0)
-    norm = tl.sqrt(tl.sum(sums, axis=0)) + eps
+    norm = _norm(squares, matrix, eps, PARTS, WIDTH)
     x = tl.load(write + matrix * SIZE + at, mask=at < SIZE, other=0.0) / norm
     tl.store(out + matrix * SIZE + at, x.to(out.dtype.element_ty), mask=at < SIZE)
 
@@ -88,23 +97,30 @@ def lower_tile(tile):
 
 @triton.jit
 def _square(
-    a, out, b, c, D: tl.constexpr, M: tl.constexpr, K: tl.constexpr, HAS_SUM: tl.constexpr,
-    ROUND: tl.constexpr, WIDE: tl.constexpr,
+    a, out, b, c, squares, eps, D: tl.constexpr, M: tl.constexpr, K: tl.constexpr, HAS_SUM: tl.constexpr,
+    IS_RAW: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr, ROUND: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """c a a' + b a (without the sum: a a'), which is symmetric: tiles on and below the diagonal, and their mirrors."""
+    """c a a' + b a (without the sum: c a a'), which is symmetric: tiles on and below the diagonal, and their mirrors.
+
+    A raw `a` is not yet over its norm.
+    """
     i, j = lower_tile(tl.program_id(0))
     matrix = tl.program_id(1).to(tl.int64)
     rows, cols, k = i * M + tl.arange(0, M), j * M + tl.arange(0, M), tl.arange(0, K)
     a += matrix * (D * D)
     out += matrix * (D * D)
+    if IS_RAW:
+        norm = _norm(squares, matrix, eps, PARTS, WIDTH)
+        c = c / (norm * norm)
     acc = tl.zeros((M, M), tl.float32)
     for start in tl.range(0, D, K):
         left = tl.load(a + rows[:, None] * D + (start + k)[None, :])
         right = tl.load(a + cols[:, None] * D + (start + k)[None, :])
         acc += product(left, tl.trans(right), ROUND, WIDE)
     at = rows[:, None] * D + cols[None, :]
+    acc = c * acc
     if HAS_SUM:
-        acc = c * acc + b * tl.load(a + at).to(tl.float32)
+        acc += b * tl.load(a + at).to(tl.float32)
     found = acc.to(out.dtype.element_ty)
     tl.store(out + at, found)
     if i != j:
@@ -113,10 +129,10 @@ def _square(
 
 @triton.jit
 def _multiply(
-    p, x, out, a, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, ROUND: tl.constexpr,
-    WIDE: tl.constexpr,
+    p, x, out, a, squares, eps, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+    IS_RAW: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr, ROUND: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """p x + a x."""
+    """p x + a x; a raw x is not yet over its norm."""
     blocks: tl.constexpr = D // N
     matrix = tl.program_id(1).to(tl.int64)
     rows = (tl.program_id(0) // blocks) * M + tl.arange(0, M)
@@ -124,13 +140,16 @@ def _multiply(
     k = tl.arange(0, K)
     p += matrix * (D * D)
     x += matrix * (D * D)
+    by = 1.0
+    if IS_RAW:
+        by = 1.0 / _norm(squares, matrix, eps, PARTS, WIDTH)
     acc = tl.zeros((M, N), tl.float32)
     for start in tl.range(0, D, K):
         left = tl.load(p + rows[:, None] * D + (start + k)[None, :])
         right = tl.load(x + (start + k)[:, None] * D + cols[None, :])
         acc += product(left, right, ROUND, WIDE)
     at = rows[:, None] * D + cols[None, :]
-    acc += a * tl.load(x + at).to(tl.float32)
+    acc = (acc + a * tl.load(x + at).to(tl.float32)) * by
     tl.store(out + matrix * (D * D) + at, acc.to(out.dtype.element_ty))
 
 
@@ -157,15 +176,25 @@ def _finish(
     tl.store(low + matrix * (D * D) + at, x.to(low.dtype.element_ty), mask=inside)
 
 
-def begin(gradient: Places, momentum: Places | None, beta_sum: Tensor, count: int, out: Tensor) -> Tensor:  # fmt: skip
-    """Put gradient + beta_sum / count * momentum into `out` [B, H, 3, D, D]; the squares' sums [matrices, blocks]."""
+def begin(
+    gradient: Places,
+    momentum: Places | None,
+    beta_sum: Tensor,
+    count: int,
+    out: Tensor,
+    starts: tuple[Tensor, ...] = (),
+) -> Tensor:
+    """Put gradient + beta_sum / count * momentum into `out` [B, H, 3, D, D]; the squares' sums [matrices, blocks].
+
+    `starts` are the inputs of `newton_schulz_products`, which are filled.
+    """
     matrices, size = _sizes(out)
     parts = parts_of(out)
-    squares = out.new_empty(matrices, parts)
+    rounded, squares = starts or (out, out.new_empty(matrices, parts))
     past = gradient if momentum is None else momentum
     _begin[(matrices, parts)](
-        *gradient, *past, beta_sum, count, out, squares, SIZE=size, BLOCK=_ENTRIES,
-        HAS_MOMENTUM=momentum is not None, num_warps=8,
+        *gradient, *past, beta_sum, count, out, rounded, squares, SIZE=size, BLOCK=_ENTRIES,
+        HAS_MOMENTUM=momentum is not None, HAS_ROUNDED=bool(starts), num_warps=8,
     )  # fmt: skip
     return squares
 
@@ -192,21 +221,29 @@ def parts_of(stacked: Tensor) -> int:
 
 
 def newton_schulz_products(shape: torch.Size, work: torch.dtype, device: torch.device) -> Products:
-    """The fifteen products of Newton-Schulz of matrices [B, H, 3, D, D] whose norms are one."""
+    """The fifteen products of Newton-Schulz of matrices [B, H, 3, D, D] and their squares' sums by block.
+
+    The first two divide by the norm: no pass of its own.
+    """
     first, second, poly = (torch.empty(shape, dtype=work, device=device) for _ in range(3))
+    parts = parts_of(first)
+    squares = torch.empty(shape[:3].numel(), parts, device=device)
     how, half, whole = launches(shape, work)
+    how |= {"PARTS": parts, "WIDTH": next_power_of_2(parts)}
     halved, grid = multiply_launch(how, whole)
+    norms = squares, NORM_EPS
 
     def run() -> Tensor:
         x, other = first, second
-        for a, b, c in COEFFICIENTS:
-            _square[half](x, other, 0.0, 1.0, HAS_SUM=False, **how)
-            _square[half](other, poly, b, c, HAS_SUM=True, **how)
-            _multiply[grid](poly, x, other, a, **halved)
+        for step, (a, b, c) in enumerate(COEFFICIENTS):
+            is_raw = step == 0
+            _square[half](x, other, 0.0, 1.0, *norms, HAS_SUM=False, IS_RAW=is_raw, **how)
+            _square[half](other, poly, b, c, *norms, HAS_SUM=True, IS_RAW=False, **how)
+            _multiply[grid](poly, x, other, a, *norms, IS_RAW=is_raw, **halved)
             x, other = other, x
         return x
 
-    return Products((first,), run)
+    return Products((first, squares), run)
 
 
 def launches(shape: torch.Size, work: torch.dtype) -> tuple[dict[str, Any], Any, Any]:
