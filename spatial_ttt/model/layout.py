@@ -71,9 +71,10 @@ def num_tokens(layout: Layout) -> int:
     return sum(run.length for run in layout)
 
 
-def uneven_rows(layouts: Sequence[Layout]) -> UnevenRows:
-    """Whole samples beside each other; their videos are over, whether they say so or not."""
-    length = max(num_tokens(layout) for layout in layouts)
+def uneven_rows(layouts: Sequence[Layout], length: int = 0) -> UnevenRows:
+    """Whole samples beside each other, as long as the longest or longer; their videos are over, whether they say so
+    or not."""
+    length = max(length, *(num_tokens(layout) for layout in layouts))
     parts: list[Layout] = []
     for layout in layouts:
         spare = length - num_tokens(layout)

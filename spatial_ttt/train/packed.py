@@ -21,9 +21,11 @@ from torch.utils.checkpoint import checkpoint
 from spatial_ttt.model import whole_convolution
 from spatial_ttt.model.decoder import DecoderLayer
 from spatial_ttt.model.layout import (
+    END,
     AnyLayout,
     Layout,
     RunKind,
+    join,
     num_tokens,
     positions,
     text,
@@ -45,6 +47,8 @@ VISION_SLOTS = 64
 """Slots that go through the vision tower at once."""
 PADDED_PART = 1 / 8
 """Samples of different layouts share a batch if padding makes up no more than this part of any row."""
+FEW_LENGTHS, LONG_SAMPLE = 64, 2048
+"""Batches of long samples are padded to a multiple of it: cuDNN plans every length, and need not copy to pad."""
 LOGIT_ROWS = 2048
 """Targets whose logits exist at once (2,048 x 152 k in float32 are 1.2 GB)."""
 
@@ -69,8 +73,12 @@ class Rows:
         layouts = [s.encoded.layout for s in samples]
         longest = max(layouts, key=num_tokens)
         has_one = len({_without_last_words(layout) for layout in layouts}) == 1
-        self.layout: AnyLayout = longest if has_one else uneven_rows(layouts)
         length = num_tokens(longest)
+        spare = -length % FEW_LENGTHS if length >= LONG_SAMPLE else 0
+        length += spare
+        self.layout: AnyLayout = uneven_rows(layouts, length)
+        if has_one:
+            self.layout = join(longest, (END, text(spare))) if spare else longest
         ids = torch.zeros(len(samples), length, dtype=torch.long)
         where = torch.zeros(3, len(samples), length, dtype=torch.long)
         vision_at, at, token, owner = [], [], [], []

@@ -115,6 +115,21 @@ def test_samples_of_different_layouts_share_a_batch(uneven, how):
     assert_equal(found, gradients(packed, sum(a.loss for a in alone)))
 
 
+def test_long_samples_are_padded_to_few_lengths(samples, uneven, monkeypatch):
+    """Rows of one layout, with and without words after the video, and of several; nothing else changes."""
+    pack, packed = [*samples, *uneven], packed_model()
+    expected = packed(pack)
+    before = gradients(packed, expected.loss)
+    monkeypatch.setattr("spatial_ttt.train.packed.LONG_SAMPLE", 100)
+    monkeypatch.setattr("spatial_ttt.train.packed.FEW_LENGTHS", 48)
+    lengths = [rows.ids.shape[1] for rows in make_rows(pack, torch.device("cpu"))]
+    assert sum(length % 48 == 0 for length in lengths) >= 2 and min(lengths) < 100
+    found = packed(pack)
+    assert float(found.loss.detach()) == pytest.approx(float(expected.loss.detach()), rel=1e-12)
+    assert torch.equal(found.counts, expected.counts)
+    assert_equal(gradients(packed, found.loss), before)
+
+
 def test_only_what_is_about_as_long_shares_a_batch(uneven, samples):
     """Samples of one layout do, however many words follow it."""
     batches = make_rows([*samples, *uneven], torch.device("cpu"))

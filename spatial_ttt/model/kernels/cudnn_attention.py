@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 log = logging.getLogger(__name__)
 
-LENGTHS = 256
+LENGTHS = 64
 """Sequences are padded to multiples of it. Padding stands at the end, where no token before it looks."""
 
 LEAST_QUERIES = 512
