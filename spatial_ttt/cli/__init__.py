@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-import os
 import sys
 from typing import Annotated
 
@@ -23,15 +22,8 @@ VERB_GROUPS = ("ask", "demo", "data", "train", "evaluate", "serve", "bench")
 """Files of this folder, in the order in which `--help` shows their verbs."""
 
 
-CUBLAS_WORKSPACE = ":4096:2:16:8"
-"""8 MiB of every CUDA stream for cuBLAS to work in, instead of 32 on new GPUs: watching needs no more."""
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    verb = (sys.argv[1:] if argv is None else argv)[:1]
-    if verb != ["train"]:  # whose products are of other shapes; it is read once, at the first
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
     return report_errors(lambda: _run(argv))
 
 

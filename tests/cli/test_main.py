@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 
 import spatial_ttt
-from spatial_ttt.cli import CUBLAS_WORKSPACE, build_app, main
+from spatial_ttt.cli import build_app, main
 from spatial_ttt.cli.problems import report_errors
 from spatial_ttt.cli.reference import render_reference
 from spatial_ttt.errors import VideoError
 
 ROOT = Path(__file__).parents[2]
-VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
 HEAVY = {"torch", "transformers", "av", "moderngl", "numpy", "scipy", "fastapi", "matplotlib"}
 
 
@@ -92,21 +91,3 @@ def test_ctrl_c_exits_130_without_a_traceback():
 def test_docs_are_current():
     written = (ROOT / "docs" / "cli.md").read_text()
     assert written == render_reference(build_app()), "run: python scripts/make_cli_docs"
-
-
-@pytest.mark.parametrize(
-    ("verb", "before", "after"),
-    [("bench", None, CUBLAS_WORKSPACE), ("bench", ":16:8", ":16:8"), ("train", None, None)],
-)
-def test_watching_asks_for_little_room_for_products(monkeypatch, verb, before, after):
-    monkeypatch.delenv(VARIABLE, raising=False)
-    if before is not None:
-        monkeypatch.setenv(VARIABLE, before)
-    monkeypatch.setattr("spatial_ttt.cli._run", lambda argv: None)
-    kept = dict(os.environ)
-    try:
-        assert main([verb]) == 0
-        assert os.environ.get(VARIABLE) == after
-    finally:
-        os.environ.clear()
-        os.environ.update(kept)

@@ -98,15 +98,27 @@ def _span(
 
 
 @triton.jit
-def _reach(
-    first, rows, length, before, split, splits, WINDOW: tl.constexpr, M: tl.constexpr, N: tl.constexpr
-):  # fmt: skip
-    """The keys a tile reads in its share: from begin to stop, without a mask from open_from to open_to."""
-    final = tl.minimum(first + M, rows) - 1
-    is_one = first // length == final // length
-    # What the tile's first and last query may see.
-    low = before + tl.where(is_one, first % length, 0)
-    high = before + tl.where(is_one, final % length, length - 1)
+def _queries(tile, length, rows, M: tl.constexpr, APART: tl.constexpr):
+    """Of a tile's rows the head within its group, the token and whether it is one; its first and last token."""
+    if APART:  # a tile is of one head
+        tiles = tl.cdiv(length, M)
+        first = tile % tiles * M
+        i = first + tl.arange(0, M)
+        final = tl.minimum(first + M, length) - 1
+        group = tl.zeros((M,), tl.int32) + tile // tiles
+        return group, i, i < length, first, final
+    r = tile * M + tl.arange(0, M)
+    last = tl.minimum(tile * M + M, rows) - 1
+    is_one = tile * M // length == last // length
+    first = tl.where(is_one, tile * M % length, 0)
+    final = tl.where(is_one, last % length, length - 1)
+    return r // length, r % length, r < rows, first, final
+
+
+@triton.jit
+def _reach(low, high, split, splits, WINDOW: tl.constexpr, N: tl.constexpr):
+    """The keys that queries who see up to keys low .. high read in a share: from begin to stop, without a mask from
+    open_from to open_to."""
     lo = 0
     if WINDOW:
         lo = tl.maximum(low - WINDOW + 1, 0) // N * N
@@ -124,7 +136,8 @@ def _reach(
 def _attend(
     q, k, v, table, numbers, out, parts, sums, past, length, q_b, q_h, q_l, k_b, k_h, scale, KV: tl.constexpr,
     GROUPS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr, WINDOW: tl.constexpr, PAGE: tl.constexpr,
-    COUNTED: tl.constexpr, IS_SPLIT: tl.constexpr, M: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
+    COUNTED: tl.constexpr, IS_SPLIT: tl.constexpr, APART: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of M packed queries of one key head, over one share of its keys.
 
@@ -138,15 +151,14 @@ def _attend(
     if COUNTED:
         before = tl.load(numbers + 1).to(tl.int32)
     rows = GROUPS * length
-    r = tile * M + tl.arange(0, M)
-    group, i = r // length, r % length
+    group, i, is_query, first, final = _queries(tile, length, rows, M, APART)
     d = tl.arange(0, D)
-    valid = (r < rows)[:, None] & (d < DIM)[None, :]
+    valid = is_query[:, None] & (d < DIM)[None, :]
     from_q = q + batch * q_b + (kv * GROUPS + group)[:, None] * q_h + i[:, None] * q_l + d[None, :]
     tokens = tl.load(from_q, mask=valid, other=0.0)
     query = before + i
     begin, open_from, open_to, stop = _reach(
-        tile * M, rows, length, before, split, tl.num_programs(2), WINDOW, M, N
+        before + first, before + final, split, tl.num_programs(2), WINDOW, N
     )
     head = row.to(tl.int64)
     if not PAGE:
@@ -176,9 +188,9 @@ def _attend(
         at = ((batch * length + i) * KV + kv) * GROUPS + group
         tl.store(out + at[:, None] * DIM + d[None, :], done.to(out.dtype.element_ty), mask=valid)
     else:
-        at = (split.to(tl.int64) * tl.num_programs(1) + row) * rows + r
+        at = (split.to(tl.int64) * tl.num_programs(1) + row) * rows + group * length + i
         tl.store(parts + at[:, None] * DIM + d[None, :], done, mask=valid)
-        tl.store(sums + at, tl.where(norm > 0, peak + tl.log2(norm), float("-inf")), mask=r < rows)
+        tl.store(sums + at, tl.where(norm > 0, peak + tl.log2(norm), float("-inf")), mask=is_query)
 
 
 @triton.jit(do_not_specialize=["length"])
@@ -279,7 +291,9 @@ def attend(
     tiles = tiles or tiles_of(rows, q.dtype, window)
     if past.page:
         tiles = tiles._replace(keys=min(tiles.keys, past.page))  # none may lie on two pages
-    blocks = cdiv(rows, tiles.rows)
+    # A tile with the last of one head and the first of the next would read all keys instead of two windows.
+    is_apart = window > 0 and length >= 2 * tiles.rows
+    blocks = num // kv * cdiv(length, tiles.rows) if is_apart else cdiv(rows, tiles.rows)
     splits = max(1, min(32, waves * _processors(q.device) // (blocks * batch * kv)))
     out = q.new_empty(batch, length, num * dim)
     parts = sums = out
@@ -291,7 +305,7 @@ def attend(
         q, past.keys, past.values, out if past.table is None else past.table,
         out if past.numbers is None else past.numbers, out, parts, sums, num_past, length, *q.stride()[:3],
         *past.strides, dim**-0.5 * math.log2(math.e), **shape, WINDOW=window, PAGE=past.page,
-        COUNTED=past.numbers is not None, IS_SPLIT=splits > 1, M=tiles.rows, N=tiles.keys,
+        COUNTED=past.numbers is not None, IS_SPLIT=splits > 1, APART=is_apart, M=tiles.rows, N=tiles.keys,
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32", num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     if splits > 1:

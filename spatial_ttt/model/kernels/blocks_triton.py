@@ -18,7 +18,7 @@ from spatial_ttt.model.kernels.attention_triton import Tiles, update
 from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
 
 _FEW = Tiles(16, 16, 4, 1)
-_MANY = Tiles(128, 64, 8, 3)
+_MANY = Tiles(128, 128, 8, 2)
 
 
 @triton.jit(do_not_specialize=["length", "width"])
