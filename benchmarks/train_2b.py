@@ -35,7 +35,6 @@ from torch import Tensor, nn
 from benchmarks.train_stock import stock_model
 from spatial_ttt.bench.record import surroundings
 from spatial_ttt.engine import compile_for_training
-from spatial_ttt.model.kernels import wide_scan
 from spatial_ttt.model.layout import END, Layout, join_all, slot, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.ttt import TTTAttention
@@ -125,9 +124,6 @@ def parse() -> argparse.Namespace:
         help="the token-wise parts of ours (default: on a GPU)",
     )
     parser.add_argument(
-        "--keep-products", action="store_true", help="of fast weights, for the backward pass"
-    )
-    parser.add_argument(
         "--attention", choices=["auto", "cudnn"], default="auto", help="of full attention"
     )
     parser.add_argument("--profile", action="store_true", help="print where the time goes, too")
@@ -172,7 +168,6 @@ def make(name: str, options: argparse.Namespace, group: Processes) -> Subject:
     shard(packed, group, precision)
     if options.compile:
         compile_for_training(model)
-    wide_scan.KEEP_PRODUCTS = options.keep_products
     optimizer = ShardedAdamW(rate_groups(packed, rates, RATES), rates, group)
     counter = FlopCounter(config, config.ttt_config.window_size, trains_vision=False)
     return Subject(name, packed, optimizer, counter, lambda tokens: set_window(model, tokens))
@@ -231,7 +226,6 @@ def run_case(subject: Subject, case: Case, options: argparse.Namespace, group: P
     line |= {"samples_per_pack": case.samples, "packs_per_gpu": case.packs, "gpus": group.world}
     line |= {"checkpointed": options.checkpointed, "attention": options.attention}
     line |= {"compiled": options.compile and subject.name == "ours"}
-    line |= {"products_kept": options.keep_products}
     fits = True
     try:
         line |= measure(subject, case, options, group)

@@ -191,8 +191,6 @@ class TrainConfig:
     """Of activations and gathered weights; masters, moments, fast weights and reductions are float32."""
     checkpointed_layers: LayerCount = "all"
     """Decoder layers whose activations are made again in the backward pass."""
-    keep_products: bool = False
-    """Keep what tokens make of wide fast weights (GPU only): 9 GiB for 22 k tokens of the 2B model, faster steps."""
     compile: bool = False
     """Compile the token-wise parts (GPU only): a minute at the start, faster steps."""
     log_every: int = 1

@@ -27,7 +27,6 @@ from transformers.utils import logging as hf_logging
 from spatial_ttt.engine import compile_for_training
 from spatial_ttt.errors import ConfigError, SpatialTTTError
 from spatial_ttt.loading import resolve_dtype
-from spatial_ttt.model.kernels import wide_scan
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.train.annealing import set_window
 from spatial_ttt.train.checkpointing import (
@@ -160,7 +159,6 @@ class Trainer:
         log.info("%d parameters, %d trained, rates %s", everything, trained, rates)
         packed = PackedModel(model.train(), self.processor, checkpointed)
         shard(packed, self.group, self.precision)
-        wide_scan.KEEP_PRODUCTS = config.keep_products
         if config.compile:
             compile_for_training(model)
         self._trains_vision = any(p.requires_grad for p in model.model.visual.parameters())

@@ -2,8 +2,7 @@
 
 The three matrices of a head lie side by side, [B, H, 3, D, D] (gate, up, down): gate and up share their products, and
 a write treats all alike. Per write the sum and the write itself are saved in float32 and the new weights rounded;
-everything else is made again (see `KEEP_PRODUCTS`). In plain torch a write and its gradient are 140 launches, here they
-are nine.
+everything else is made again. In plain torch a write and its gradient are 140 launches, here they are nine.
 
     forward     for every chunk: read; then gradient, + beta * momentum, Newton-Schulz, + base, row norms
     backward    the same in reverse: gradients of the weights of a chunk -> of its last write -> of that chunk's tokens
@@ -11,7 +10,7 @@ are nine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,10 +25,6 @@ from spatial_ttt.model.kernels.scan import SIZES, Rule, betas, rule_of, state_af
 
 TILE = 128
 """Widths are multiples of it, except in the interpreter."""
-
-KEEP_PRODUCTS = False
-"""Keep products of tokens and weights for the backward pass instead of making them again: the same numbers, for five
-times the memory of a token in each layer."""
 
 
 def problem(state: FastState, inputs: FastInputs, config: TTTConfig) -> str | None:
@@ -92,27 +87,6 @@ class _Saved:
     writes: Tensor
     squares: Tensor  # [n, matrices, blocks]
     momentum: Tensor | None
-    products: tuple[Tensor, ...] = ()
-    """If kept, of each chunk those of its queries, keys and values; of the last, queries alone."""
-
-    def of_query(self, n: int, size: int) -> Tensor:
-        """Queries of a chunk times gate and up."""
-        if self.products:
-            return self.products[3 * n]
-        return _product(self.chunk(self.query, n, size), self.weights(n)[0].mT)
-
-    def of_write(self, n: int, size: int) -> tuple[Tensor, Tensor]:
-        """Keys of a chunk times gate and up, values times down."""
-        if self.products:
-            return self.products[3 * n + 1], self.products[3 * n + 2]
-        both, down = self.weights(n)
-        key, value = self.chunk(self.key, n, size), self.chunk(self.value, n, size)
-        return _product(key, both.mT), _product(value, down)
-
-    def weights(self, n: int) -> tuple[Tensor, Tensor]:
-        """Gate above up [B, H, 2 D, D], and down [B, H, D, D], rounded."""
-        low = self.lows[n]
-        return low[:, :, :2].flatten(2, 3), low[:, :, 2]
 
     def chunk(self, x: Tensor, number: int, size: int) -> Tensor:
         """The tokens of a chunk of [B, H, L, ...]."""
@@ -150,8 +124,7 @@ class _WideScan(torch.autograd.Function):
             momentum=None if momentum is None else momentum.contiguous(),
         )
         out = _forward(saved, like, None if master is None else master.contiguous(), rule)
-        *tensors, products = vars(saved).values()
-        ctx.save_for_backward(*tensors, *products)
+        ctx.save_for_backward(*vars(saved).values())
         ctx.rule, ctx.dtypes, ctx.has_master = rule, (lr.dtype, beta.dtype), master is not None
         ctx.set_materialize_grads(False)
         if not rule.keep_state:
@@ -163,10 +136,7 @@ class _WideScan(torch.autograd.Function):
     def backward(
         ctx: Any, d_out: Tensor | None, d_total: Tensor | None, d_write: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors
-        number = len(fields(_Saved)) - 1
-        saved = _Saved(*tensors[:number])
-        saved.products = tensors[number:]
+        saved = _Saved(*ctx.saved_tensors)
         d_out = torch.zeros_like(saved.query) if d_out is None else d_out.contiguous()
         work = _Backward(saved, ctx.rule, d_out)
         work.run(d_total, d_write)
@@ -197,20 +167,16 @@ def _forward(saved: _Saved, first: Tensor, master: Tensor | None, rule: Rule) ->
     base = first if master is None else master
     gradient = torch.empty_like(first)
     out = torch.empty_like(saved.query)
-    squares, products = [], []
+    squares = []
     for n in range(num + 1):
-        of_query = saved.of_query(n, size)
-        products.append(of_query)
-        _put(network_triton.hidden(of_query), saved.weights(n)[1].mT, saved.chunk(out, n, size))
+        low = saved.lows[n]
+        both, down = low[:, :, :2].flatten(2, 3), low[:, :, 2]
+        hidden = network_triton.hidden(_product(saved.chunk(saved.query, n, size), both.mT))
+        _put(hidden, down.mT, saved.chunk(out, n, size))
         if n == num:
             break
         key, value, lr = (saved.chunk(x, n, size) for x in (saved.key, saved.value, saved.lr))
-        of_write = saved.of_write(n, size)
-        products.extend(of_write)
-        rows, rows_down = network_triton.rows(*of_write, lr)
-        if not KEEP_PRODUCTS:
-            products.clear()
-        del of_query, of_write
+        rows, rows_down = network_triton.rows(_product(key, both.mT), _product(value, down), lr)
         add_product(rows.mT, key, gradient[:, :, :2].flatten(2, 3), False)
         add_product(value.mT, rows_down, gradient[:, :, 2], False)
         past = saved.writes[n - 1] if n else saved.momentum
@@ -227,8 +193,6 @@ def _forward(saved: _Saved, first: Tensor, master: Tensor | None, rule: Rule) ->
         commit_triton.finish(_places(base), delta, saved.norms, places, ROW_EPS)
         base = total if rule.is_pre_norm else weights
     saved.squares = torch.stack(squares)
-    if KEEP_PRODUCTS:
-        saved.products = tuple(products)
     return out
 
 
@@ -273,9 +237,9 @@ class _Backward:
         from spatial_ttt.model.kernels import network_triton
 
         saved, size = self.saved, self.rule.chunk_size
-        both, down = saved.weights(n)
+        both, down = self.weights(n)
         query, grad = saved.chunk(saved.query, n, size), saved.chunk(self.d_out, n, size)
-        inner = saved.of_query(n, size), _product(grad, down)
+        inner = _product(query, both.mT), _product(grad, down)
         hidden, d_both = network_triton.hidden_backward(*inner)
         add_product(d_both.mT, query, self.d_weights[:, :, :2].flatten(2, 3), continues)
         add_product(grad.mT, hidden, self.d_weights[:, :, 2], continues)
@@ -286,11 +250,11 @@ class _Backward:
         from spatial_ttt.model.kernels import network_triton
 
         saved, size = self.saved, self.rule.chunk_size
-        both, down = saved.weights(n)
+        both, down = self.weights(n)
         d_rows, d_down = self.low[:, :, :2].flatten(2, 3), self.low[:, :, 2]
         key, value, lr = (saved.chunk(x, n, size) for x in (saved.key, saved.value, saved.lr))
         found = network_triton.rows_backward(
-            (*saved.of_write(n, size), lr),
+            (_product(key, both.mT), _product(value, down), lr),
             (_product(key, d_rows.mT), _product(value, d_down)),
             saved.chunk(self.d_lr, n, size),
         )
@@ -329,6 +293,11 @@ class _Backward:
             kernels.scale(saved.writes[n], squares, products.inputs[0])
             grad = products.run()
         kernels.write_backward(grad, saved.writes[n], squares, later, (self.d_write, self.low))
+
+    def weights(self, n: int) -> tuple[Tensor, Tensor]:
+        """Gate above up [B, H, 2 D, D], and down [B, H, D, D], rounded."""
+        low = self.saved.lows[n]
+        return low[:, :, :2].flatten(2, 3), low[:, :, 2]
 
 
 def _blocks(stacked: Tensor) -> int:

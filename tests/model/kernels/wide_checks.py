@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from spatial_ttt.model.configuration import TTTConfig, paper_ttt_config
-from spatial_ttt.model.kernels import wide_scan as kernel
 from tests.model.kernels.check import Check, Function
 
 AS_NEAR = 1.6
@@ -39,8 +37,6 @@ def wide_scan(device: torch.device) -> Iterator[Check]:
         name = f"muon {muon} momentum {momentum} {placement} {borders}"
         fast, plain = (_scan(rule, how, borders) for how in ("triton", "reference"))
         yield Check(name, fast, plain, inputs, limit)
-        if not muon:
-            yield Check(f"{name}, products kept", _keeping(fast), plain, inputs, limit)
     rule = paper_ttt_config(chunk_size=40, newton_schulz_dtype="float32")
     inputs = _inputs((1, 1, 79, 48), device)
     fast, plain = (_scan(rule, how, (79,)) for how in ("triton", "reference"))
@@ -67,19 +63,6 @@ def _in_half_precision(device: torch.device) -> Iterator[Check]:
         fast, plain = partial(scan, how="triton"), partial(scan, how="reference")
         limit = AS_NEAR * _noise(plain, inputs)
         yield Check(f"{batch} x {size} {placement}", fast, plain, inputs, limit)
-        if batch == 2:
-            name = f"{batch} x {size} {placement}, products kept"
-            yield Check(name, _keeping(fast), plain, inputs, limit)
-
-
-def _keeping(fast: Function) -> Function:
-    """The same with the products kept."""
-
-    def scan(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        with patch.object(kernel, "KEEP_PRODUCTS", True):
-            return fast(*inputs)
-
-    return scan
 
 
 def _noise(plain: Function, inputs: Sequence[Tensor]) -> float:
