@@ -26,9 +26,8 @@ class Tokens(NamedTuple):
     rope: Tensor  # [B, L, head_dim] cos and sin of each token's position
     deepstack: Tensor | None  # [K, B, L, D] vision features to add after the next K layers
     layout: AnyLayout
-    room: int = (
-        0  # tokens of free memory before the hidden states, for those that the next layer held back
-    )
+    room: int = 0
+    """Tokens of free memory before the hidden states, for those that the next layer held back."""
 
     @property
     def length(self) -> int:
