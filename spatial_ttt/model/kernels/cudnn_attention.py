@@ -19,6 +19,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from spatial_ttt.errors import ConfigError
+from spatial_ttt.model.kernels import VARIABLE, requested_backend
+
 log = logging.getLogger(__name__)
 
 LENGTHS = 64
@@ -32,7 +35,7 @@ ALIGNMENT = 8  # numbers of half precision: 16 bytes
 
 def applies(q: Tensor, k: Tensor) -> bool:
     """q [B, H, L, Dh] over as many keys, with gradients wanted; the reason is logged once."""
-    if q.device.type != "cuda" or not torch.is_grad_enabled():
+    if q.device.type != "cuda" or not torch.is_grad_enabled() or requested_backend() == "reference":
         return False
     fits = q.shape[2] == k.shape[2] and q.shape[2] >= LEAST_QUERIES
     return fits and _applies(q.device, q.dtype, q.shape[3])
@@ -155,14 +158,21 @@ def _handle(device: torch.device) -> Any:
 def _plan(kind: _Kind, layouts: tuple[Layout, ...]) -> _Plan:
     import cudnn
 
-    graph = cudnn.pygraph(
-        io_data_type=_names()[kind.dtype],
-        intermediate_data_type=cudnn.data_type.FLOAT,
-        compute_data_type=cudnn.data_type.FLOAT,
-        handle=_handle(kind.device),
-    )
-    _describe(graph, kind, layouts)
-    graph.build([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
+    try:
+        graph = cudnn.pygraph(
+            io_data_type=_names()[kind.dtype],
+            intermediate_data_type=cudnn.data_type.FLOAT,
+            compute_data_type=cudnn.data_type.FLOAT,
+            handle=_handle(kind.device),
+        )
+        _describe(graph, kind, layouts)
+        graph.build([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
+    except (cudnn.cudnnGraphNotSupportedError, RuntimeError) as error:
+        versions = f"cuDNN {cudnn.backend_version_string()}, interface {cudnn.__version__}"
+        raise ConfigError(
+            f"{versions}: attention of {layouts[0][0]} over {layouts[1][0]} is refused; install the "
+            f"nvidia-cudnn-frontend of constraints.txt, or set {VARIABLE}=reference to do without"
+        ) from error
     return _Plan(graph, graph.get_workspace_size())
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
+from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.attention import causal_mask
 from spatial_ttt.model.kernels import cudnn_attention as graphs
 from tests.model.streams import relative
@@ -54,6 +57,32 @@ def test_sequences_are_padded_at_their_end(length):
     assert made.shape[2] % graphs.LENGTHS == 0 and made.shape[2] - length < graphs.LENGTHS
     assert torch.equal(made[:, :, :length], x) and not made[:, :, length:].any()
     assert made.transpose(1, 2).is_contiguous()
+
+
+def test_a_library_that_refuses_is_told(monkeypatch):
+    """Versions 1.24 to 1.27 of the interface fail so with the gradients of cuDNN 9.19."""
+
+    class Refused(Exception):
+        pass
+
+    def refuse(**_: object) -> None:
+        raise RuntimeError("CUDNN_STATUS_BAD_PARAM")
+
+    library = SimpleNamespace(
+        pygraph=refuse,
+        data_type=SimpleNamespace(BFLOAT16=0, HALF=1, FLOAT=2),
+        heur_mode=SimpleNamespace(A=0, FALLBACK=1),
+        cudnnGraphNotSupportedError=Refused,
+        backend_version_string=lambda: "9.19.0",
+        __version__="1.24.1",
+    )
+    monkeypatch.setitem(sys.modules, "cudnn", library)
+    monkeypatch.setattr(graphs, "_handle", lambda device: 0)
+    monkeypatch.setattr(graphs, "_names", lambda: {HALF: 0, torch.float32: 2})
+    kind = graphs._Kind(True, HALF, torch.device("cuda"), 0, False)
+    layouts = (((2, 16, 512, 64), (1, 1, 1, 1)), ((2, 8, 512, 64), (1, 1, 1, 1)))
+    with pytest.raises(ConfigError, match=r"1\.24\.1.*\(2, 16, 512, 64\).*constraints\.txt"):
+        graphs._plan(kind, layouts)
 
 
 gpu = pytest.mark.gpu
