@@ -89,6 +89,12 @@ def run(section: str, bench: Bench) -> None:
         }
         chosen[section](bench)
         return
+    if section in ("attention", "products"):
+        from benchmarks import kernel_attention
+
+        attends = section == "attention"
+        (kernel_attention.attention_cases if attends else kernel_attention.product_cases)(bench)
+        return
     cases = {
         "newton_schulz": newton_schulz_cases,
         "convolution": convolution_cases,

@@ -23,7 +23,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-SECTIONS = ("newton_schulz", "convolution", "network", "scan", "mixing", "step", "tune", "profile")
+SECTIONS = (
+    "newton_schulz",
+    "convolution",
+    "network",
+    "scan",
+    "mixing",
+    "attention",
+    "products",
+    "step",
+)
+UNASKED = ("tune", "profile")
 SECTION_LIMIT = 420  # seconds
 
 
@@ -33,7 +43,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/kernels.jsonl")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS[:6]))
+    parser.add_argument("--only", nargs="+", choices=SECTIONS + UNASKED, default=SECTIONS)
     parser.add_argument("--device", default=None, help="cuda where there is one, else cpu")
     parser.add_argument("--tiny", action="store_true", help="toy sizes")
     parser.add_argument(
