@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from spatial_ttt.errors import ConfigError
-from spatial_ttt.model.attention import causal_mask
+from spatial_ttt.model.attention import attend, causal_mask
 from spatial_ttt.model.kernels import cudnn_attention as graphs
+from spatial_ttt.model.kernels import request_backend
 from tests.model.streams import relative
 
 HALF = torch.bfloat16
@@ -136,6 +137,26 @@ def test_outputs_and_gradients_are_those_of_the_definition(length, window, exact
     for one, other, gradient in zip(found, others, wanted, strict=True):
         assert relative(one.double(), gradient) < 0.02
         assert not exactly or torch.equal(one, other)
+
+
+@gpu
+@needs_it
+@pytest.mark.parametrize("window", [None, 300])
+def test_long_sequences_that_are_trained_go_to_it(window, monkeypatch):
+    q, k, v = inputs(graphs.LEAST_QUERIES, batch=1)
+    expected = attend(q, k, v, window=window)
+    given: list[int] = []
+    real = graphs.attend
+    monkeypatch.setattr(
+        graphs, "attend", lambda *parts: given.append(parts[0].shape[2]) or real(*parts)
+    )
+    assert torch.equal(attend(q, k, v, window=window), expected)
+    assert given == [graphs.LEAST_QUERIES]
+    with request_backend("reference"):
+        other = attend(q, k, v, window=window)
+    with torch.no_grad():
+        streamed = attend(q, k, v, window=window)
+    assert len(given) == 1 and relative(other, expected) < 0.01 > relative(streamed, expected)
 
 
 @gpu
