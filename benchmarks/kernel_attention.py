@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.kernel_cases import Bench, measure, milliseconds
+from spatial_ttt.bench.clock import synchronize
 from spatial_ttt.model.attention import attend
 from spatial_ttt.model.kernels import attention, cudnn_attention, request_backend, tower_attention
 from spatial_ttt.model.kernels.attention import Past
@@ -89,12 +90,12 @@ def product_cases(bench: Bench) -> None:
     def work() -> dict[str, Any]:
         with torch.no_grad():
             F.linear(x, weight)
-            _wait(bench)
+            synchronize(bench.device)
             began = time.perf_counter()
             for _ in range(PRODUCTS):
                 F.linear(x, weight)
             seconds = time.perf_counter() - began
-            _wait(bench)
+            synchronize(bench.device)
         config = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
         return {"host_us": 1e6 * seconds / PRODUCTS, "cublas_workspace_config": config}
 
@@ -109,8 +110,3 @@ def _heads(bench: Bench, batch: int, heads: int, length: int, dtype: torch.dtype
 
 def _time(bench: Bench, case: str, variant: str, function: Callable[[], Tensor]) -> None:
     bench.attempt("attention", case, variant, lambda: {"forward_ms": milliseconds(function, bench)})
-
-
-def _wait(bench: Bench) -> None:
-    if bench.device.type == "cuda":
-        torch.cuda.synchronize(bench.device)

@@ -14,7 +14,7 @@ from torch import nn
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.anchor import Attention
 from spatial_ttt.model.configuration import SpatialTTTConfig
-from spatial_ttt.model.layers import MLP, pack
+from spatial_ttt.model.layers import MLP, keep_derived, pack
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.ttt import TTTAttention
 
@@ -55,7 +55,7 @@ def prepare(model: SpatialTTTForConditionalGeneration) -> None:
                 )
             pack(module, layers)
     for block in model.model.visual.blocks:
-        block.attn.__dict__.setdefault("packed", {})  # what is derived of its weights is kept
+        keep_derived(block.attn)
     log.info("prepared %d layers for inference", len(model.decoder.layers))
 
 

@@ -160,6 +160,11 @@ def linear_behind(
     return out
 
 
+def keep_derived(module: nn.Module) -> None:
+    """Prepare a module whose products stay apart: what is `derived` of its weights is kept."""
+    module.__dict__.setdefault("packed", {})
+
+
 def derived(
     module: nn.Module, name: str, weights: Sequence[Tensor], make: Callable[[], Tensor]
 ) -> Tensor:

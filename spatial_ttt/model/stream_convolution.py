@@ -92,11 +92,11 @@ def _in_place(
 
 def _copy_gaps(released: Tensor, fast: Tensor, plan: Plan) -> None:
     """Tokens that no stretch convolves, as they are; both [B, tokens, C] side by side."""
-    from spatial_ttt.model.kernels.convolution_gradient_triton import copy_tokens
-
     rows = _rows_of_gaps(plan)
     if len(rows) > FEW_COPIES:
         between = _gap_index(plan, fast.device)
+        from spatial_ttt.model.kernels.convolution_gradient_triton import copy_tokens
+
         if fast.shape[0] == 1 or fast.shape[1] == released.shape[1]:
             copy_tokens(released, fast, between)
         else:

@@ -76,9 +76,11 @@ class Rows:
         length = num_tokens(longest)
         spare = -length % FEW_LENGTHS if length >= LONG_SAMPLE else 0
         length += spare
-        self.layout: AnyLayout = uneven_rows(layouts, length)
+        self.layout: AnyLayout
         if has_one:
             self.layout = join(longest, (END, text(spare))) if spare else longest
+        else:
+            self.layout = uneven_rows(layouts, length)
         ids = torch.zeros(len(samples), length, dtype=torch.long)
         where = torch.zeros(3, len(samples), length, dtype=torch.long)
         vision_at, at, token, owner = [], [], [], []

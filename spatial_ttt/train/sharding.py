@@ -19,6 +19,7 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 
+from spatial_ttt.model.layers import keep_derived
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.train.distributed import Processes
 from spatial_ttt.train.lora import DOWN, UP
@@ -67,7 +68,7 @@ def shard(packed: PackedModel, processes: Processes, precision: torch.dtype) -> 
     frozen = {p for p in visual.parameters() if not p.requires_grad}
     if len(frozen) == len(list(visual.parameters())):
         for block in cast(Any, visual).blocks:
-            block.attn.__dict__.setdefault("packed", {})  # what is derived of its weights is kept
+            keep_derived(block.attn)
     if processes.world == 1:
         _keep_whole(packed, processes, precision)
         return

@@ -2,8 +2,7 @@
 
 All matrices of a write, gate, up and down of every head, lie side by side: [B * H, 3, D, D]. `_begin` joins gradient
 and momentum, rounds them and sums their squares; of the products of Newton-Schulz `_square` makes half, since they are
-symmetric, and the first ones divide by the norm (for training `_scale` does); `_finish` adds the result and gives the
-rows back their norms.
+symmetric, and the first ones divide by the norm; `_finish` adds the result and gives the rows back their norms.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
@@ -68,24 +67,11 @@ def _begin(
 
 
 @triton.jit
-def _norm(squares, matrix, eps, PARTS: tl.constexpr, WIDTH: tl.constexpr):
+def norm_of(squares, matrix, eps, PARTS: tl.constexpr, WIDTH: tl.constexpr):
     """Of a matrix, from the sums of its squares by block."""
     part = tl.arange(0, WIDTH)
     sums = tl.load(squares + matrix * PARTS + part, mask=part < PARTS, other=0.0)
     return tl.sqrt(tl.sum(sums, axis=0)) + eps
-
-
-@triton.jit
-def _scale(
-    write, squares, out, eps, SIZE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):  # fmt: skip
-    """A matrix over its norm, rounded."""
-    matrix = tl.program_id(0).to(tl.int64)
-    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    norm = _norm(squares, matrix, eps, PARTS, WIDTH)
-    x = tl.load(write + matrix * SIZE + at, mask=at < SIZE, other=0.0) / norm
-    tl.store(out + matrix * SIZE + at, x.to(out.dtype.element_ty), mask=at < SIZE)
 
 
 @triton.jit
@@ -110,7 +96,7 @@ def _square(
     a += matrix * (D * D)
     out += matrix * (D * D)
     if IS_RAW:
-        norm = _norm(squares, matrix, eps, PARTS, WIDTH)
+        norm = norm_of(squares, matrix, eps, PARTS, WIDTH)
         c = c / (norm * norm)
     acc = tl.zeros((M, M), tl.float32)
     for start in tl.range(0, D, K):
@@ -142,7 +128,7 @@ def _multiply(
     x += matrix * (D * D)
     by = 1.0
     if IS_RAW:
-        by = 1.0 / _norm(squares, matrix, eps, PARTS, WIDTH)
+        by = 1.0 / norm_of(squares, matrix, eps, PARTS, WIDTH)
     acc = tl.zeros((M, N), tl.float32)
     for start in tl.range(0, D, K):
         left = tl.load(p + rows[:, None] * D + (start + k)[None, :])
@@ -197,22 +183,6 @@ def begin(
         HAS_MOMENTUM=momentum is not None, HAS_ROUNDED=bool(starts), num_warps=8,
     )  # fmt: skip
     return squares
-
-
-def orthogonalise(write: Tensor, squares: Tensor, products: Products) -> Tensor:
-    """Newton-Schulz of `write` [B, H, 3, D, D] by these products; `squares` are its squares' sums by block."""
-    scale(write, squares, products.inputs[0])
-    return products.run()
-
-
-def scale(write: Tensor, squares: Tensor, out: Tensor) -> None:
-    """A matrix over its norm, rounded, into `out`."""
-    matrices, size = _sizes(write)
-    parts = parts_of(write)
-    _scale[(matrices, parts)](
-        write, squares, out, NORM_EPS, SIZE=size, BLOCK=_ENTRIES, PARTS=parts,
-        WIDTH=next_power_of_2(parts), num_warps=8,
-    )  # fmt: skip
 
 
 def parts_of(stacked: Tensor) -> int:

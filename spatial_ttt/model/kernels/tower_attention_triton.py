@@ -148,8 +148,6 @@ class Tiles(NamedTuple):
     """Rows of the smallest last tile: fewer than 64 do without the products of warp groups."""
     careful: bool = False
     """Weights follow the highest score from block to block, instead of only where the first block misleads."""
-    registers: int | None = None
-    """Most of a thread, so that more programs share a multiprocessor."""
 
 
 def tiles_of(patches: int, channels: int, dtype: torch.dtype) -> Tiles:
@@ -175,6 +173,5 @@ def attend(qkv: Tensor, num_heads: int, *, tiles: Tiles | None = None) -> Tensor
         qkv, out, patches, count, dim**-0.5 * math.log2(math.e), HEADS=num_heads, DIM=dim, D=wide, M=tiles.rows,
         LAST=last, N=tiles.keys, TAIL=max(16, next_power_of_2(left)), CAREFUL=tiles.careful,
         PRECISION="ieee" if qkv.dtype == torch.float32 else "tf32", num_warps=tiles.warps, num_stages=tiles.stages,
-        maxnreg=tiles.registers,
     )  # fmt: skip
     return out

@@ -18,12 +18,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from spatial_ttt.model.kernels import commit_triton
 from spatial_ttt.model.kernels.captured import Products, ready
 from spatial_ttt.model.kernels.commit_triton import (
     _ENTRIES,
     launches,
     lower_tile,
+    norm_of,
     parts_of,
 )
 from spatial_ttt.model.kernels.products import product
@@ -98,9 +98,7 @@ def _scale(
     """A matrix over its norm, rounded; matrices of `out` are STEP apart."""
     matrix = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    part = tl.arange(0, WIDTH)
-    sums = tl.load(squares + matrix * PARTS + part, mask=part < PARTS, other=0.0)
-    norm = tl.sqrt(tl.sum(sums, axis=0)) + eps
+    norm = norm_of(squares, matrix, eps, PARTS, WIDTH)
     x = tl.load(write + matrix * SIZE + at, mask=at < SIZE, other=0.0) / norm
     tl.store(out + matrix * STEP + at, x.to(out.dtype.element_ty), mask=at < SIZE)
 
@@ -179,7 +177,9 @@ def _write_backward(
 
 def orthogonalise(write: Tensor, squares: Tensor, work: torch.dtype) -> Tensor:
     """Newton-Schulz of `write` [B, H, 3, D, D], whose squares' sums by block are `squares`."""
-    return commit_triton.orthogonalise(write, squares, forward_products(write, work))
+    products = forward_products(write, work)
+    scale(write, squares, products.inputs[0])
+    return products.run()
 
 
 def forward_products(like: Tensor, work: torch.dtype) -> Products:
