@@ -31,12 +31,14 @@ def piece_slots(device: torch.device) -> int:
 
 
 def last_slots(slots_per_piece: int, config: SpatialTTTConfig) -> int:
-    """Slots of a recording's last piece, with which a question is read, so that no layer has more than of any other.
+    """Slots of a recording's last piece, with which a question is read: half of a piece at most.
 
-    A TTT layer holds a slot back: when the video ends, the last of n of them gets n slots more than were pushed.
+    A TTT layer holds a slot back: when the video ends, the last of n of them gets n slots more than were pushed, and
+    that should be no more than of any other piece. Anchors hold the most then: a whole piece would take more memory at
+    that moment than at any other.
     """
     kinds = config.ttt_config.layer_types(config.text_config.num_hidden_layers)
-    return max(1, slots_per_piece - kinds.count("ttt"))
+    return max(1, min(slots_per_piece // 2, slots_per_piece - kinds.count("ttt")))
 
 
 def prepare(model: SpatialTTTForConditionalGeneration) -> None:

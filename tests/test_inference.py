@@ -125,9 +125,10 @@ def test_a_prepared_model_says_the_same():
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
 
 
-def test_the_last_piece_leaves_room_for_what_layers_held_back():
+def test_the_last_piece_is_half_of_one_and_leaves_room_for_what_layers_held_back():
     config = small_model().config
     late = config.ttt_config.layer_types(config.text_config.num_hidden_layers).count("ttt")
     assert late > 1
-    assert last_slots(64, config) == 64 - late
+    assert last_slots(64, config) == 32
+    assert last_slots(2 * late - 2, config) == late - 2
     assert last_slots(late, config) == last_slots(1, config) == 1

@@ -25,10 +25,11 @@ class Ingest(Protocol):
     def watch(self, pieces: Iterable[Tensor]) -> None:
         """Watch pieces of whole slots, uint8 [2 S, H, W, 3] on the device, as fast as it goes."""
 
-    def finish(self, frames: Tensor, words: Tensor, more: int) -> Read:
+    def finish(self, frames: list[Tensor], words: Tensor, more: int) -> Read:
         """Watch a last piece, end the video and read a question's ids [1, L]; `more` tokens may follow.
 
-        The stream is over with it: restart.
+        Its frames are given away (see `layers.taken`), as a session's are gone once the tower has seen them. The
+        stream is over with it: restart.
         """
 
     def restart(self) -> None:
@@ -87,10 +88,10 @@ class PlainIngest:
             del frames
             _, self._state = self._model.decode_piece(ids, layout, vision.pop(), given, wanted=0)
 
-    def finish(self, frames: Tensor, words: Tensor, more: int) -> Read:
-        ids, layout = self._pieces.of(frames.shape[0] // FRAMES_PER_SLOT)
+    def finish(self, frames: list[Tensor], words: Tensor, more: int) -> Read:
+        ids, layout = self._pieces.of(frames[0].shape[0] // FRAMES_PER_SLOT)
         ids, layout = torch.cat((ids, words), 1), join(layout, (END, text(words.shape[1])))
-        piece = [Piece(ids, layout, self._encode(frames))]
+        piece = [Piece(ids, layout, self._encode(frames.pop()))]
         read = finish(self._model, self._given_away(), piece, more)
         self._state = read.fork
         return read
@@ -143,8 +144,8 @@ class SteadyIngest:
             vision = stream.encode(subject.patches(frames), subject.grid)
             stream.advance(*self._pieces.of(frames.shape[0] // FRAMES_PER_SLOT), vision)
 
-    def finish(self, frames: Tensor, words: Tensor, more: int) -> Read:
-        self.watch((frames,))
+    def finish(self, frames: list[Tensor], words: Tensor, more: int) -> Read:
+        self.watch((frames.pop(),))
         return read_question(self._model, self.view, asked(words), more)
 
 

@@ -43,7 +43,7 @@ def read_clip(rig: Rig, ingest: Ingest, frames: int) -> None:
     ingest.restart()
     rig.push(ingest, slots - last)
     question = words(rig.model, plan.question_tokens)
-    choose(rig.model, ingest.finish(rig.frames(last), question, plan.answer_tokens))
+    choose(rig.model, ingest.finish([rig.frames(last)], question, plan.answer_tokens))
     rig.tick(FRAMES_PER_SLOT * last)
 
 
