@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from benchmarks.train_stock import stock_model
 from spatial_ttt.bench.record import surroundings
-from spatial_ttt.engine import compile_for_training
+from spatial_ttt.engine import compile_for_training, keep_newton_schulz
 from spatial_ttt.model.layout import END, Layout, join_all, slot, text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.ttt import TTTAttention
@@ -52,7 +52,7 @@ from spatial_ttt.train.measures import memory_gib
 from spatial_ttt.train.packed import PackedModel
 from spatial_ttt.train.run_config import RatesConfig
 from spatial_ttt.train.sharded_adamw import ShardedAdamW, rate_groups
-from spatial_ttt.train.sharding import freeze, shard
+from spatial_ttt.train.sharding import begin_pack, freeze, shard
 
 RESULTS = Path(__file__).parent / "results"
 RATES = {"base": 1e-6, "ttt": 1e-5, "head": 1e-6, "vision": 0.0}
@@ -92,6 +92,8 @@ class Subject:
     optimizer: ShardedAdamW
     counter: FlopCounter
     set_window: Callable[[int], None]
+    begin_pack: Callable[[bool], None]
+    """Told before each pack whether it is its step's last."""
 
 
 def main() -> int:
@@ -124,6 +126,11 @@ def parse() -> argparse.Namespace:
         help="the token-wise parts of ours (default: on a GPU)",
     )
     parser.add_argument(
+        "--keep-newton-schulz",
+        action=argparse.BooleanOptionalAction,
+        help="for the backward pass of ours (default: on a GPU)",
+    )
+    parser.add_argument(
         "--attention", choices=["auto", "cudnn"], default="auto", help="of full attention"
     )
     parser.add_argument("--profile", action="store_true", help="print where the time goes, too")
@@ -133,6 +140,8 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.compile is None:
         options.compile = not options.tiny
+    if options.keep_newton_schulz is None:
+        options.keep_newton_schulz = not options.tiny
     return options
 
 
@@ -155,7 +164,7 @@ def make(name: str, options: argparse.Namespace, group: Processes) -> Subject:
         module, stock_config = stock_model(config, how, group, precision)
         optimizer = ShardedAdamW(rate_groups(module, rates, RATES), rates, group)
         counter = FlopCounter(stock_config, 1 << 30, trains_vision=False)
-        return Subject(name, module, optimizer, counter, lambda _: None)
+        return Subject(name, module, optimizer, counter, lambda _: None, lambda _: None)
     with torch.device(group.device):
         model = SpatialTTTForConditionalGeneration(config).float()
     open_gates(model)
@@ -168,9 +177,18 @@ def make(name: str, options: argparse.Namespace, group: Processes) -> Subject:
     shard(packed, group, precision)
     if options.compile:
         compile_for_training(model)
+    if options.keep_newton_schulz:
+        keep_newton_schulz(model)
     optimizer = ShardedAdamW(rate_groups(packed, rates, RATES), rates, group)
     counter = FlopCounter(config, config.ttt_config.window_size, trains_vision=False)
-    return Subject(name, packed, optimizer, counter, lambda tokens: set_window(model, tokens))
+    return Subject(
+        name,
+        packed,
+        optimizer,
+        counter,
+        lambda tokens: set_window(model, tokens),
+        lambda is_last: begin_pack(packed, is_last=is_last),
+    )
 
 
 def open_gates(model: SpatialTTTForConditionalGeneration) -> None:
@@ -225,7 +243,9 @@ def run_case(subject: Subject, case: Case, options: argparse.Namespace, group: P
     line |= {"model": subject.name, "stage": case.stage, "frames": case.frames}
     line |= {"samples_per_pack": case.samples, "packs_per_gpu": case.packs, "gpus": group.world}
     line |= {"checkpointed": options.checkpointed, "attention": options.attention}
-    line |= {"compiled": options.compile and subject.name == "ours"}
+    is_ours = subject.name == "ours"
+    line |= {"compiled": options.compile and is_ours}
+    line |= {"keeps_newton_schulz": options.keep_newton_schulz and is_ours}
     fits = True
     try:
         line |= measure(subject, case, options, group)
@@ -315,7 +335,8 @@ class Watch:
 def step(subject: Subject, pack: list[LoadedSample], packs: int, watch: Watch) -> None:
     """Forward and backward passes of all packs, then one update."""
     targets = 0
-    for _ in range(packs):
+    for number in range(packs):
+        subject.begin_pack(number + 1 == packs)
         with watch.part("forward"):
             loss: Tensor = subject.module(pack).loss
         with watch.part("backward"):

@@ -36,8 +36,8 @@ FORMAT = 1
 STATE_FILE = "state.json"
 _NAME = re.compile(r"step-(\d{8})")
 FREE_TO_CHANGE = frozenset(
-    {"checkpointed_layers", "compile", "data.files", "data.root", "data.workers", "device", "keep",
-     "log_every", "save_every", "out", "start.folder", "validation"}
+    {"checkpointed_layers", "compile", "data.files", "data.root", "data.workers", "device", "gathered",
+     "keep", "keep_newton_schulz", "log_every", "save_every", "out", "start.folder", "validation"}
 )  # fmt: skip
 """Settings that may differ when a run goes on: they do not change what is
 learned (that the data are the same is checked by their fingerprint)."""

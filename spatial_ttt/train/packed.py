@@ -132,6 +132,8 @@ class PackedModel(nn.Module):
         """Decoder layers, from the first, whose activations are made again in the backward pass."""
         self.touch_all = False
         """Give every trained parameter a gradient: processes must agree on which have one."""
+        self.stays_gathered = False
+        """Shares are gathered once a step (see `sharding.begin_pack`)."""
         self.copies: RoundedCopies | None = None
         """What to compute with, of a process that holds all masters itself (see `sharding.reshard`)."""
         for layer in model.decoder.layers:

@@ -26,6 +26,7 @@ from spatial_ttt.train.lora import DOWN, UP
 from spatial_ttt.train.optim import GROUPS, parameter_groups
 from spatial_ttt.train.packed import PackedModel
 from spatial_ttt.train.rounded import RoundedCopies
+from spatial_ttt.train.run_config import Gathered
 
 SMALL_MODEL = 200_000_000
 """Parameters. Smaller models train their vision tower too unless told otherwise."""
@@ -58,8 +59,13 @@ def freeze(model: SpatialTTTForConditionalGeneration, rates: Mapping[str, float]
             parameter.requires_grad_(trains)
 
 
-def shard(packed: PackedModel, processes: Processes, precision: torch.dtype) -> None:
-    """Deal the parameters out: decoder layers one by one, everything else together."""
+def shard(
+    packed: PackedModel, processes: Processes, precision: torch.dtype, gathered: Gathered = "step"
+) -> None:
+    """Deal the parameters out: decoder layers one by one, everything else together.
+
+    `gathered` says how often: see `TrainConfig.gathered`, and `begin_pack`.
+    """
     for parameter in packed.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(precision)
@@ -81,10 +87,11 @@ def shard(packed: PackedModel, processes: Processes, precision: torch.dtype) -> 
     )
     options: dict[str, Any] = {"mesh": processes.mesh, "mp_policy": policy}
     for layer in packed.model.decoder.layers:
-        fully_shard(layer, reshard_after_forward=True, **options)
+        fully_shard(layer, reshard_after_forward=gathered == "layer", **options)
         register_fsdp_forward_method(layer, "run_rows")
     fully_shard(packed, reshard_after_forward=False, ignored_params=frozen, **options)
     add_up(packed)
+    packed.stays_gathered = gathered == "step"
 
 
 def _keep_whole(packed: PackedModel, processes: Processes, precision: torch.dtype) -> None:
@@ -99,6 +106,20 @@ def add_up(module: nn.Module) -> None:
         if isinstance(part, FSDPModule):
             part.set_force_sum_reduction_for_comms(True)
             part.set_gradient_divide_factor(1.0)
+
+
+def begin_pack(packed: PackedModel, *, is_last: bool) -> None:
+    """Call it before each of a step's packs.
+
+    What is gathered once a step stays whole, and gradients of its packs are summed where they are made, in float32;
+    with the last pack they are dealt out.
+    """
+    if not packed.stays_gathered:
+        return
+    for module in packed.modules():
+        if isinstance(module, FSDPModule):
+            module.set_requires_gradient_sync(is_last, recurse=False)
+            module.set_reshard_after_backward(is_last, recurse=False)
 
 
 def reshard(packed: PackedModel) -> None:

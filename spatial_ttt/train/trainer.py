@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from transformers.utils import logging as hf_logging
 
-from spatial_ttt.engine import compile_for_training
+from spatial_ttt.engine import compile_for_training, keep_newton_schulz
 from spatial_ttt.errors import ConfigError, SpatialTTTError
 from spatial_ttt.loading import resolve_dtype
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
@@ -50,7 +50,7 @@ from spatial_ttt.train.samples import index_samples
 from spatial_ttt.train.schedule import annealed_window, cosine_scale
 from spatial_ttt.train.settings import to_plain
 from spatial_ttt.train.sharded_adamw import ShardedAdamW, rate_groups
-from spatial_ttt.train.sharding import freeze, reshard, resolve_rates, shard
+from spatial_ttt.train.sharding import begin_pack, freeze, reshard, resolve_rates, shard
 from spatial_ttt.train.starting import count_parameters, export, resumed_model, start_model
 from spatial_ttt.train.training_curves import CURVES, draw
 from spatial_ttt.train.validating import Validator
@@ -158,9 +158,11 @@ class Trainer:
         everything, trained = count_parameters(model)
         log.info("%d parameters, %d trained, rates %s", everything, trained, rates)
         packed = PackedModel(model.train(), self.processor, checkpointed)
-        shard(packed, self.group, self.precision)
+        shard(packed, self.group, self.precision, config.gathered)
         if config.compile:
             compile_for_training(model)
+        if config.keep_newton_schulz:
+            keep_newton_schulz(model)
         self._trains_vision = any(p.requires_grad for p in model.model.visual.parameters())
         groups = rate_groups(packed, config.optim, rates)
         return packed, ShardedAdamW(groups, config.optim, self.group)
@@ -271,7 +273,9 @@ class Trainer:
         """Forward and backward passes of this process's packs; sums over all, seconds spent waiting."""
         waited = 0.0
         total = torch.zeros(len(StepSums._fields), dtype=torch.float64, device=self.group.device)
-        for _ in range(self.config.data.packs_per_step // self.group.world):
+        packs = self.config.data.packs_per_step // self.group.world
+        for number in range(packs):
+            begin_pack(self.packed, is_last=number + 1 == packs)
             asked = time.perf_counter()
             pack = loader.next_pack()
             waited += time.perf_counter() - asked

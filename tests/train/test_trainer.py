@@ -94,9 +94,9 @@ def test_any_number_of_processes_takes_the_same_steps(data, tmp_path):
     assert train(several, 1, resume=True).step == 4
     assert losses(two)[:2] == found[:2]
     assert losses(two)[2:] == pytest.approx(found[2:], rel=2e-5)
-    # And what one saved after step 2, two go on with.
+    # And what one saved after step 2, two go on with, gathering layer by layer this time.
     (folder / "checkpoints/step-00000004").rename(tmp_path / "later")
-    code, output = finish(launch(alone, 1, 2, "--resume"))
+    code, output = finish(launch(alone, 1, 2, "--resume", "--set", "gathered=layer"))
     assert code == 0, output
     assert losses(folder)[:2] == expected[:2]
     assert losses(folder)[2:] == pytest.approx(expected[2:], rel=2e-5)
