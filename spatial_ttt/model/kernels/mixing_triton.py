@@ -176,7 +176,7 @@ def _combine(
 @triton.jit(do_not_specialize=["rows", "length"])
 def _combine_backward(
     grad, read, weight, gate, d_read, d_gate, parts, rows, heads, length, dim, eps, stride_b, stride_h, stride_l,
-    ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+    to_b, to_h, to_l, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Every n-th block of rows; `parts` [n, D] takes each program's share of the weight's gradient."""
     channel = tl.arange(0, CHANNELS)
@@ -187,12 +187,12 @@ def _combine_backward(
     for turn in tl.range(0, tl.cdiv(blocks - tl.program_id(0), tl.num_programs(0)), num_stages=1):
         row = (first + turn * tl.num_programs(0)) * ROWS + tl.arange(0, ROWS)
         inside = (row < rows)[:, None] & (channel < dim)[None, :]
-        token = row // heads
-        at = (token // length) * stride_b + (row % heads) * stride_h + (token % length) * stride_l
+        batch, head, token = row // heads // length, row % heads, row // heads % length
+        at = batch * stride_b + head * stride_h + token * stride_l
         x = tl.load(read + at[:, None] + channel[None, :], mask=inside, other=0.0).to(tl.float32)
         g = tl.load(gate + row, mask=row < rows, other=0.0).to(tl.float32)
-        to = row[:, None] * dim + channel[None, :]
-        d = tl.load(grad + to, mask=inside, other=0.0).to(tl.float32)
+        d = tl.load(grad + row[:, None] * dim + channel[None, :], mask=inside, other=0.0)
+        d = d.to(tl.float32)
         scale = 1.0 / tl.sqrt(tl.sum(x * x, axis=1) / dim + eps)
         unit = x * scale[:, None]
         tl.store(
@@ -205,7 +205,8 @@ def _combine_backward(
         d = d * w[None, :]
         along = tl.sum(d * unit, axis=1) / dim
         d = (d - unit * along[:, None]) * scale[:, None]
-        tl.store(d_read + to, d.to(d_read.dtype.element_ty), mask=inside)
+        to = d_read + (batch * to_b + head * to_h + token * to_l)[:, None] + channel[None, :]
+        tl.store(to, d.to(d_read.dtype.element_ty), mask=inside)
     tl.store(parts + first * dim + channel, d_w, mask=channel < dim)
 
 
@@ -295,17 +296,17 @@ def combine(attended: Tensor, read: Tensor, weight: Tensor, gate: Tensor, eps: f
 def combine_backward(
     grad: Tensor, read: Tensor, weight: Tensor, gate: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of read [B, H, L, D] (laid out [B, L, H, D]), weight and gate."""
+    """Gradients of read [B, H, L, D] (which lies as that does), weight and gate."""
     grad, read, gate = grad.contiguous(), _unit_last(read), gate.contiguous()
     batch, heads, length, dim = read.shape
     rows, channels = _tile(dim)
     count = batch * length * heads
     programs = min(_PARTS, cdiv(count, rows))
-    d_read = read.new_empty(batch, length, heads, dim)
+    d_read = torch.empty_like(read)
     d_gate = torch.empty_like(gate)
     parts = torch.empty(programs, dim, dtype=torch.float32, device=read.device)
     _combine_backward[(programs,)](
         grad, read, weight, gate, d_read, d_gate, parts, count, heads, length, dim, eps, *read.stride()[:3],
-        ROWS=rows, CHANNELS=channels, num_warps=4,
+        *d_read.stride()[:3], ROWS=rows, CHANNELS=channels, num_warps=4,
     )  # fmt: skip
-    return d_read.transpose(1, 2), parts.sum(0).to(weight.dtype), d_gate
+    return d_read, parts.sum(0).to(weight.dtype), d_gate
