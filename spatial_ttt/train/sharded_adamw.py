@@ -1,7 +1,8 @@
 """AdamW over shares: every process updates what it holds, one all-reduce finds the gradients' norm.
 
-All trained parameters have a gradient at every update (`PackedModel` sees to that), so one count of
-updates stands for all, and the update is the same on any number of processes.
+All trained parameters have a gradient at every update: of zero where no sample used them, which `PackedModel` sees to
+on several processes and `normalise` on one. So one count of updates stands for all, and the update is the same on any
+number of processes.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ class ShardedAdamW:
     @torch.no_grad()
     def normalise(self, divisor: float) -> float:
         """Divide the gradients and clip them; returns their norm in between."""
+        if self._processes.world == 1:
+            for parameter in self.parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
         grads = [local(p.grad) for p in self.parameters if p.grad is not None]
         assert len(grads) == len(self.parameters), "a trained parameter has no gradient"
         norms = torch.stack(torch._foreach_norm(grads))

@@ -69,7 +69,7 @@ def shard(
     for parameter in packed.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(precision)
-    packed.touch_all = True  # so that every number of processes updates the same parameters
+    packed.touch_all = processes.world > 1  # they add up the gradients of the same parameters
     visual = packed.model.model.visual
     frozen = {p for p in visual.parameters() if not p.requires_grad}
     if len(frozen) == len(list(visual.parameters())):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -59,10 +61,18 @@ def test_small_gradients_are_not_scaled_up():
         assert all(bool((p.grad == 1e-3).all()) for p in weights)
 
 
-def test_a_forgotten_gradient_is_a_defect():
+def test_what_no_sample_used_has_a_gradient_of_zero_and_several_processes_see_to_it_themselves():
     weights = parameters(0)
-    with processes("cpu") as group, pytest.raises(AssertionError, match="has no gradient"):
-        ShardedAdamW([RateGroup("a", tuple(weights), 1.0, 0.0)], CONFIG, group).normalise(1.0)
+    with processes("cpu") as group:
+        optimizer = ShardedAdamW([RateGroup("a", tuple(weights), 1.0, 0.0)], CONFIG, group)
+        weights[0].grad = torch.ones_like(weights[0])
+        assert optimizer.normalise(1.0) == pytest.approx(12**0.5)
+        assert not any(p.grad is None or p.grad.any() for p in weights[1:])
+        several = replace(group, world=2)
+        with pytest.raises(AssertionError, match="has no gradient"):
+            ShardedAdamW(
+                [RateGroup("a", tuple(parameters(1)), 1.0, 0.0)], CONFIG, several
+            ).normalise(1.0)
 
 
 def test_vectors_do_not_decay_and_groups_have_their_rates():
