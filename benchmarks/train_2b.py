@@ -5,10 +5,11 @@
     python benchmarks/train_2b.py --tiny        # the script itself, on a CPU
     python benchmarks/train_2b_all.py           # every model and setting, a process each, GPUs side by side
 
-A case is STAGE:FRAMES at 352 x 480 pixels. Random weights and frames; frames lie on the CPU as a loader
-gives them. Stage 1 has a description of 300 tokens and a window of 5,600, stage 2 an answer of 2 tokens and
-2,648. The tower is frozen. Both models have float32 masters, the same AdamW and logits at the targets only; stock runs
-under FSDP2, ours on several GPUs. MFU counts the model's own operations, not those done again by checkpointing.
+A case is STAGE:FRAMES at 352 x 480 pixels. Random weights and frames; frames lie pinned on the CPU as a loader
+gives them, and are sent as the trainer sends them. Stage 1 has a description of 300 tokens and a window of 5,600,
+stage 2 an answer of 2 tokens and 2,648. The tower is frozen. Both models have float32 masters, the same AdamW and
+logits at the targets only; stock runs under FSDP2, ours on several GPUs. MFU counts the model's own operations, not
+those done again by checkpointing.
 Whole steps are timed without waiting for the device inside them; how they divide is seen in one more.
 One JSON line per measurement, cases by rising size of pack; the first that does not fit ends the process.
 """
@@ -21,7 +22,7 @@ import json
 import pstats
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import Tensor, nn
 
-from benchmarks.train_stock import stock_model
+from benchmarks.repeated import Repeated
+from benchmarks.train_stock import StockPack, stock_model
 from spatial_ttt.bench.record import surroundings
 from spatial_ttt.engine import compile_for_training, keep_newton_schulz
 from spatial_ttt.model.layout import END, Layout, join_all, slot, text
@@ -41,6 +43,7 @@ from spatial_ttt.model.ttt import TTTAttention
 from spatial_ttt.presets import preset, spatial_ttt_2b
 from spatial_ttt.processor import Processor, qwen3_vl_frames
 from spatial_ttt.testing.small import byte_tokenizer
+from spatial_ttt.train.ahead import Ahead, Sent
 from spatial_ttt.train.annealing import set_window
 from spatial_ttt.train.at_once import append_line
 from spatial_ttt.train.conversation import Encoded
@@ -88,7 +91,8 @@ class Subject:
 
     name: str
     module: nn.Module
-    """Takes samples, returns an object with a summed `loss`."""
+    """Takes what `send` makes of samples, returns an object with a summed `loss`."""
+    send: Callable[[Sequence[LoadedSample]], Sent]
     optimizer: ShardedAdamW
     counter: FlopCounter
     set_window: Callable[[int], None]
@@ -164,7 +168,15 @@ def make(name: str, options: argparse.Namespace, group: Processes) -> Subject:
         module, stock_config = stock_model(config, how, group, precision)
         optimizer = ShardedAdamW(rate_groups(module, rates, RATES), rates, group)
         counter = FlopCounter(stock_config, 1 << 30, trains_vision=False)
-        return Subject(name, module, optimizer, counter, lambda _: None, lambda _: None)
+        return Subject(
+            name,
+            module,
+            lambda samples: StockPack(samples, group.device),
+            optimizer,
+            counter,
+            lambda _: None,
+            lambda _: None,
+        )
     with torch.device(group.device):
         model = SpatialTTTForConditionalGeneration(config).float()
     open_gates(model)
@@ -184,6 +196,7 @@ def make(name: str, options: argparse.Namespace, group: Processes) -> Subject:
     return Subject(
         name,
         packed,
+        packed.given,
         optimizer,
         counter,
         lambda tokens: set_window(model, tokens),
@@ -270,28 +283,27 @@ def measure(
     config = subject.counter.config
     is_cuda = group.device.type == "cuda"
     pack = samples_of(case, config, options.size, seed=group.rank)
-    if is_cuda:  # as a loader's
-        pack = [s._replace(frames=tuple(f.pin_memory() for f in s.frames)) for s in pack]
+    packs = Ahead(Repeated(pack, pinned=is_cuda), subject.send, group.device)
     shapes = [SampleShape(len(s.encoded.ids), s.encoded.num_targets, s.grids) for s in pack]
     counter = subject.counter
     if subject.name == "ours":
         counter = FlopCounter(config, window, trains_vision=False)
     began = time.perf_counter()
-    step(subject, pack, case.packs, Watch(is_cuda))  # code is made, memory is found
+    step(subject, packs, case.packs, Watch(is_cuda))  # code is made, memory is found
     first = time.perf_counter() - began
     if is_cuda:
         torch.cuda.reset_peak_memory_stats()
-    step(subject, pack, case.packs, Watch(is_cuda))
+    step(subject, packs, case.packs, Watch(is_cuda))
     with collected_between_steps():  # as the trainer does
-        times = [timed(subject, pack, case.packs, is_cuda) for _ in range(options.steps)]
+        times = [timed(subject, packs, case.packs, is_cuda) for _ in range(options.steps)]
     watch = Watch(is_cuda)
-    step(subject, pack, case.packs, watch)
+    step(subject, packs, case.packs, watch)
     seconds = sorted(times)[len(times) // 2]
     tokens = sum(shape.tokens for shape in shapes) * case.packs
     flops = counter.step(shapes) * case.packs
     peak = peak_flops(group.device)
     if options.profile and group.is_first:
-        profile_step(subject, pack, is_cuda)
+        profile_step(subject, packs, is_cuda)
     return {
         "tokens_per_gpu": tokens,
         "seconds": seconds,
@@ -306,10 +318,10 @@ def measure(
     }
 
 
-def timed(subject: Subject, pack: list[LoadedSample], packs: int, is_cuda: bool) -> float:
+def timed(subject: Subject, packs: Ahead[Sent], count: int, is_cuda: bool) -> float:
     """Seconds of a whole step."""
     began = time.perf_counter()
-    step(subject, pack, packs, Watch(False))
+    step(subject, packs, count, Watch(False))
     if is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - began
@@ -332,33 +344,37 @@ class Watch:
         self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - began
 
 
-def step(subject: Subject, pack: list[LoadedSample], packs: int, watch: Watch) -> None:
-    """Forward and backward passes of all packs, then one update."""
+def step(subject: Subject, packs: Ahead[Sent], count: int, watch: Watch) -> None:
+    """Forward and backward passes of `count` packs, then one update."""
     targets = 0
-    for number in range(packs):
-        subject.begin_pack(number + 1 == packs)
+    for number in range(count):
+        subject.begin_pack(number + 1 == count)
         with watch.part("forward"):
-            loss: Tensor = subject.module(pack).loss
+            pack, sent = packs.next_pack()
+            loss: Tensor = subject.module(sent).loss
         with watch.part("backward"):
             loss.backward()
-        targets += sum(s.encoded.num_targets for s in pack)
+        packs.fetch()
+        targets += sum(s.encoded.num_targets for s in pack.samples)
     with watch.part("update"):
         subject.optimizer.normalise(float(targets))
         subject.optimizer.step(1.0)
 
 
-def profile_step(subject: Subject, pack: list[LoadedSample], is_cuda: bool) -> None:
+def profile_step(subject: Subject, packs: Ahead[Sent], is_cuda: bool) -> None:
     """Print the functions of Python and the kernels that take longest in a pack."""
     from torch.profiler import ProfilerActivity, profile
 
     python = cProfile.Profile()
-    loss = python.runcall(lambda: subject.module(pack).loss)  # the backward pass has its own thread
+    loss = python.runcall(
+        lambda: subject.module(packs.next_pack()[1]).loss
+    )  # the backward pass has its own thread
     loss.backward()
     subject.optimizer.step(1.0)
     pstats.Stats(python).sort_stats("tottime").print_stats(50)
     kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if is_cuda else [])
     with profile(activities=kinds, record_shapes=True) as found:
-        step(subject, pack, 1, Watch(is_cuda))
+        step(subject, packs, 1, Watch(is_cuda))
     key = "self_device_time_total" if is_cuda else "self_cpu_time_total"
     print(
         found.key_averages().table(sort_by=key, row_limit=45, max_name_column_width=80), flush=True

@@ -15,11 +15,26 @@ from spatial_ttt.model.configuration import SpatialTTTConfig
 from spatial_ttt.processor import Processor, qwen3_vl_frames
 from spatial_ttt.testing.small import byte_tokenizer
 from spatial_ttt.train.dataset import LoadedSample
+from spatial_ttt.train.devices import sent
 from spatial_ttt.train.distributed import Processes
 from spatial_ttt.train.sharding import add_up
 
 _KEPT = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id",
          "tie_word_embeddings")  # fmt: skip
+
+
+class StockPack:
+    """Samples whose frames are on their way to a device."""
+
+    def __init__(self, samples: Sequence[LoadedSample], device: torch.device) -> None:
+        self.samples = [
+            sample._replace(frames=tuple(sent(frames, device) for frames in sample.frames))
+            for sample in samples
+        ]
+
+    def tensors(self) -> list[Tensor]:
+        """What was sent."""
+        return [frames for sample in self.samples for frames in sample.frames]
 
 
 class StockStep(nn.Module):
@@ -29,9 +44,9 @@ class StockStep(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, samples: Sequence[LoadedSample]) -> SimpleNamespace:
+    def forward(self, pack: StockPack) -> SimpleNamespace:
         """`loss` of all targets."""
-        losses = [self._one(sample) for sample in samples]
+        losses = [self._one(sample) for sample in pack.samples]
         return SimpleNamespace(loss=torch.stack(losses).sum())
 
     def _one(self, sample: LoadedSample) -> Tensor:
@@ -40,7 +55,7 @@ class StockStep(nn.Module):
         count = sample.encoded.num_targets  # at the end, as the benchmark makes them
         size = sample.frames[0].shape[1:3]
         processor = Processor(byte_tokenizer(), qwen3_vl_frames((int(size[0]), int(size[1]))))
-        patches, grid = processor.patches(sample.frames[0].to(device))
+        patches, grid = processor.patches(sample.frames[0])
         self.model.model.rope_deltas = None
         out = self.model(
             input_ids=ids,

@@ -1,4 +1,4 @@
-"""Training steps made fast: token-wise parts compiled, everything else as it is.
+"""Training steps made fast: token-wise parts compiled, steps of Newton-Schulz kept, everything else as it is.
 
 What depends on one token only (projections, norms, rotation, MLP, vision blocks) is the same code for
 every layer and piece, so each part is compiled once and shared. Attention, convolution and the fast
@@ -64,6 +64,17 @@ def compile_for_training(
     log.info("token-wise parts of %d layers will be compiled", len(model.decoder.layers))
 
 
+def keep_newton_schulz(model: SpatialTTTForConditionalGeneration) -> None:
+    """Keep the steps of Newton-Schulz for the backward pass, which else makes them again: memory for time.
+
+    For wide fast weights on a GPU (`model.kernels.wide_scan`). Narrow heads, which have a kernel of their own, and the
+    plain operations stay as they are.
+    """
+    for module in model.decoder.modules():
+        if isinstance(module, TTTAttention):
+            module.keeps_newton_schulz = True
+
+
 def _options(backend: str | Function) -> dict[str, Any]:
     """Of the compiler: nothing that looks at how many tokens there are.
 
@@ -97,7 +108,8 @@ class _TrainedParts:
         def run_norm(norm: RMSNorm, x: Tensor) -> Any:
             return compiled_norm(x, norm.weight, norm.eps)
 
-        def run_heads(attention: Attention, qkv: Tensor, rope: Tensor) -> Any:
+        def run_heads(attention: Attention, qkv: Tensor, rope: Tensor, zeros: int = 0) -> Any:
+            assert not zeros, "nobody asks for any where gradients are wanted"
             return compiled_heads(attention.q_norm, attention.k_norm, qkv, rope, attention.sizes)
 
         self.feed_forward, self.norm, self.heads = run_feed_forward, run_norm, run_heads

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spatial_ttt.errors import ConfigError
-from spatial_ttt.model import bounded_blocks
+from spatial_ttt.model import bounded_blocks, fused_attention
 from spatial_ttt.model.attention import attend_past
 from spatial_ttt.model.bounded_cache import BoundedCache, attend_bounded
 from spatial_ttt.model.kernels import shaping
@@ -63,10 +63,14 @@ class Attention(nn.Module):
         """Heads of queries, heads of keys, channels of a head."""
         return self.num_heads, self.num_kv_heads, self.head_dim
 
-    def heads(self, qkv: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What `project` returns -> q [B, H, L, Dh], k and v [B, Hkv, L, Dh], normed and rotated."""
+    def heads(self, qkv: Tensor, rope: Tensor, zeros: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """What `project` returns -> q [B, H, L, Dh], k and v [B, Hkv, L, Dh], normed and rotated.
+
+        Where kernels run, so many `zeros` more stand at the end of each.
+        """
         if shaping.applies(qkv):
-            return shaping.heads(qkv, rope, self.head_norms, self.num_kv_heads, None)[:3]
+            norms, kv_heads = self.head_norms, self.num_kv_heads
+            return shaping.heads(qkv, rope, norms, kv_heads, None, zeros=zeros)[:3]
         q, k, v = (t.transpose(1, 2) for t in self.normed(qkv))
         return rotate(q, rope), rotate(k, rope), v
 
@@ -89,22 +93,26 @@ class Attention(nn.Module):
         """
         x = taken(x)
         first = 0 if wanted is None else max(0, x.shape[1] - wanted)
-        parts = list(self.heads(self.project(x), rope))
+        is_padded = (
+            isinstance(cache, KVCache) and branches == 1 and not first and shaping.applies(x)
+        )
+        zeros = fused_attention.padding(x.shape[1]) if is_padded else 0
+        parts = list(self.heads(self.project(x), rope, zeros))
         del x  # large, as are keys and values once they are remembered
         if isinstance(cache, BoundedCache) and wanted != 0:  # reads block by block, as it writes
             out, grown = self.remember(parts, cache, branches)
             return self.o_proj(out[:, first:]), grown
         parts[0] = parts[0][:, :, first:]
-        out, grown = self.remember(parts, cache, branches)
+        out, grown = self.remember(parts, cache, branches, zeros)
         return self.o_proj(out), grown
 
     def remember(
-        self, parts: list[Tensor], cache: AnchorCache | None, branches: int = 1
+        self, parts: list[Tensor], cache: AnchorCache | None, branches: int = 1, zeros: int = 0
     ) -> tuple[Tensor, AnchorCache]:
         """Append keys and values [B, Hkv, L, Dh] and attend with q [B, H, L, Dh] -> [B, L, H * Dh].
 
         They are the `parts` q, k, v, which are given away. Fewer queries are those of the last tokens; a bounded cache
-        takes all or none.
+        takes all or none. At the end of each part may stand so many `zeros` more (see `heads`).
         """
         q, k, v = parts
         parts.clear()
@@ -119,14 +127,19 @@ class Attention(nn.Module):
             else:
                 out, kept = attend_bounded(q, k, v, cache, attend)
             return out.transpose(1, 2).flatten(2), kept
+        length = k.shape[2] - zeros
         past = cache.segments if cache is not None else ()
-        grown = append(cache, k, v)
+        grown = append(cache, k[:, :, :length], v[:, :, :length])
         *before, latest = grown.segments
-        if latest[0].shape[2] >= k.shape[2]:
+        held = latest[0].shape[2] - length
+        if held >= 0 and fused_attention.reads_apart(q, k) and shaping.applies(k):
+            tail = latest[0][:, :, :held], latest[1][:, :, :held]
+            past = (*before, tail) if held else tuple(before)
+        elif held >= 0:
             # The new keys lie behind the tail's: attend to both as one.
             past, (k, v) = tuple(before), latest
         out = attend(q, past, (k, v))
-        return out.transpose(1, 2).flatten(2), grown
+        return out[:, :, : q.shape[2] - zeros].transpose(1, 2).flatten(2), grown
 
 
 def normed_heads(

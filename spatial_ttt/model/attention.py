@@ -49,10 +49,12 @@ def attend(
     window: int | None = None,
     branches: int = 1,
     implementation: str = "sdpa",
+    behind: int = 0,
 ) -> Tensor:
     """Attention of the last L of N tokens, [B, H, L, Dh]; `window` limits it to the last W keys.
 
-    Flash attention has no mask for branches; those run through SDPA.
+    Flash attention has no mask for branches; those run through SDPA. In memory so many finite tokens stand `behind` the
+    L of q and the N of k and v: kernels may read beyond the end.
     """
     length, total = q.shape[2], k.shape[2]
     if not length:
@@ -62,7 +64,7 @@ def attend(
     is_plain_window = implementation == "sdpa" and window is not None and branches == 1
     if is_plain_window and fused_attention.applies(q, differentiable=True):
         assert window is not None
-        return fused_attention.window_attention(q, k, v, window)
+        return fused_attention.window_attention(q, k, v, window, behind)
     attention = _plain if implementation == "eager" else _sdpa
     if branches > 1:
         return _attend_branches(q, k, v, branches, window, attention)

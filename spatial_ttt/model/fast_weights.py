@@ -275,11 +275,13 @@ def scan(
     config: TTTConfig,
     *,
     keep_state: bool = True,
+    keep_newton_schulz: bool = False,
 ) -> tuple[Tensor, Any]:
     """Read with every query and write every full chunk once a token after it has come.
 
     Returns outputs [B, H, L, D] and the state after the last token. `keep_state=False` says that
     nobody will read that state, so the sums of the last open chunk are not made.
+    `keep_newton_schulz` is for `kernels.wide_scan`, the same results; no other scan heeds it.
     """
     if isinstance(state, BorderState):
         return border_scan(state, inputs, initial, config)
@@ -294,7 +296,6 @@ def scan(
     from spatial_ttt.model.kernels import wide_scan
 
     is_wide = wide_scan.problem(state, inputs, config) is None
-    run_scan = wide_scan.scan if is_wide else narrow.scan
     problem = None if is_wide else narrow.problem(state, inputs)
     backend, _ = resolve_backend("scan", inputs.query.device, inputs.query.dtype, problem)
     if backend == "reference":
@@ -305,8 +306,10 @@ def scan(
             out, state = plain_scan(state, inputs.cut(0, opened), initial, config)
             outputs.append(out)
         state = commit(state, initial, config)
-    left = inputs.cut(opened, inputs.length)
-    out, state, rest = run_scan(state, left, initial, config, keep_state)
+    given = (state, inputs.cut(opened, inputs.length), initial, config, keep_state)
+    out, state, rest = (
+        wide_scan.scan(*given, keep_newton_schulz) if is_wide else narrow.scan(*given)
+    )
     outputs.append(out)
     if keep_state:
         state = accumulate(state, rest)

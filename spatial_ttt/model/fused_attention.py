@@ -37,7 +37,20 @@ LONG_QUERIES = 4096
 """With so many queries cuDNN reads the queries' own keys and a page's part too (700 against 310 TFLOP/s)."""
 
 STRETCHES = (8192, 4096, 2048, 1024)
-"""Lengths in which it reads a page's part; the rest, which is shorter, goes to FlashAttention."""
+"""Lengths in which it reads a page's part; the rest, which is shorter, goes to FlashAttention.
+
+They are copied: strides are a part of a plan, and those of a tail change as it grows.
+"""
+
+
+def padding(length: int) -> int:
+    """How many tokens of zeros to make behind a long piece, so that cuDNN reads it without a copy."""
+    return -length % QUERY_STEP if length >= LONG_QUERIES else 0
+
+
+def reads_apart(q: Tensor, k: Tensor) -> bool:
+    """Keys of these queries alone are a part of their own, which is best given as they were made: dense."""
+    return q.shape[2] == k.shape[2] and q.shape[2] >= LONG_QUERIES
 
 
 def applies(q: Tensor, *, differentiable: bool = False) -> bool:
@@ -59,10 +72,15 @@ Part = Callable[[], tuple[Tensor, Tensor]]
 """Output and log-sum-exp over some of the keys, when called; queries may be padded."""
 
 
-def window_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-    """The last L of N tokens over the last `window` keys each, [B, H, L, Dh]; differentiable."""
+def window_attention(q: Tensor, k: Tensor, v: Tensor, window: int, behind: int = 0) -> Tensor:
+    """The last L of N tokens over the last `window` keys each, [B, H, L, Dh]; differentiable.
+
+    `behind` as in `attention.attend`.
+    """
     if cudnn_attention.applies(q, k):
         return cudnn_attention.attend(q, k, v, window)
+    if cudnn_attention.reads_window(q, k, window, behind):
+        return cudnn_attention.attend_window(q, k, v, window)
     many = q.shape[2] >= WINDOW_QUERIES and q.shape[3] in (64, 128)
     if many and kernel.applies(q) and kernel.fits(k, v):
         out = kernel.attend(q, kernel.Past(k, v, None), k.shape[2] - q.shape[2], window=window)
@@ -81,10 +99,12 @@ def segment_attention(q: Tensor, past: Sequence[Segment], k: Tensor, v: Tensor) 
     parts = _plans(q, past, k, v)
     if kernel.applies(q):
         return _merged(q, parts)
+    length = q.shape[2]
     out, lse = next(parts)()
-    total = out.float()
+    total, lse = out[:, :, :length].float(), lse[..., :length]
     for part in parts:
-        total, lse = _merge(total, lse, *part())
+        other, other_lse = part()
+        total, lse = _merge(total, lse, other[:, :, :length], other_lse[..., :length])
     return total.to(q.dtype)
 
 
@@ -117,7 +137,8 @@ def _plans(q: Tensor, past: Sequence[Segment], k: Tensor, v: Tensor) -> Iterator
         wide = F.pad(q, (0, 0, 0, spare))
     is_long = length >= LONG_QUERIES
     if is_long:
-        own = [F.pad(x, (0, 0, 0, spare)) for x in (k, v)]  # what is padded only padding sees
+        # What is padded only padding sees.
+        own = [F.pad(x, (0, 0, 0, spare)) if spare else x.contiguous() for x in (k, v)]
         yield partial(_cudnn, wide, own.pop(0), own.pop(), causal=True)
     else:
         yield partial(_part, q, k, v, causal=True)

@@ -53,12 +53,14 @@ class Projected(NamedTuple):
     momentum: Tensor  # [B, L, fast heads]
     gate: Tensor  # [B, L, fast heads]
     room: int = 0  # tokens of free memory before key and value, for the window's
+    behind: int = 0  # tokens, all finite, that stand in memory behind query, key and value
 
     def first(self, count: int, fast: Tensor) -> Projected:
         """The first `count` tokens, their branch convolved already."""
         q, k, v = (t[:, :, :count] for t in self[:3])
         lr, momentum, gate = (t[:, :count] for t in self[4:7])
-        return Projected(q, k, v, fast, lr, momentum, gate, self.room)
+        behind = self.behind + self.query.shape[2] - count
+        return Projected(q, k, v, fast, lr, momentum, gate, self.room, behind)
 
 
 class Held(NamedTuple):

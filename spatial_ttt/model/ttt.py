@@ -21,7 +21,14 @@ from spatial_ttt.model.attention import attend, keep_window, last
 from spatial_ttt.model.configuration import TTTConfig, state_dtype
 from spatial_ttt.model.fast_parameters import DepthwiseKernel, FastParameters
 from spatial_ttt.model.holding import Plan, plan
-from spatial_ttt.model.kernels import attention, commit, mixing, resolve_backend, shaping
+from spatial_ttt.model.kernels import (
+    attention,
+    commit,
+    cudnn_attention,
+    mixing,
+    resolve_backend,
+    shaping,
+)
 from spatial_ttt.model.kernels.attention import Past
 from spatial_ttt.model.layers import RMSNorm, derived, linear_together, rotate, taken
 from spatial_ttt.model.layout import join, split
@@ -50,6 +57,7 @@ class TTTAttention(Attention):
         super().__init__(text)
         self.config = config
         self.memory_is_on = True  # training begins without the branch (see train.annealing)
+        self.keeps_newton_schulz = False  # see engine.keep_newton_schulz
         width, heads = text.hidden_size, config.num_fast_heads
         self.fast_dim = width // heads
         self.lr_offset = math.log(math.expm1(config.base_lr))
@@ -84,7 +92,7 @@ class TTTAttention(Attention):
         x, tokens = taken(x), taken(tokens)
         state = state or self.empty_state(x.shape[0])
         if not self.memory_is_on:
-            mixed, state = self.attend_window(x, tokens.rope, state, branches)
+            mixed, state = self.attend_window(x, tokens.rope, state, branches, keep_state)
             return tokens, mixed, state
         rates, past = linear_together(self, x, self.rate_layers), state.held
         if past is None:
@@ -120,19 +128,27 @@ class TTTAttention(Attention):
         return ready, mixed, state
 
     def attend_window(
-        self, x: Tensor, rope: Tensor, state: TTTState, branches: int = 1
+        self, x: Tensor, rope: Tensor, state: TTTState, branches: int = 1, keep_state: bool = True
     ) -> tuple[Tensor, TTTState]:
         """The layer without its branch, x [B, L, D] -> [B, L, D]: every token is determined at once."""
         q, k, v = self.heads(self.project(x), rope)
-        out, window = self._through_window(q, k, v, state.window, branches)
+        out, window = self._through_window(q, k, v, state.window, branches, keep_state)
         return self.o_proj(out), state._replace(window=window)
 
     def _through_window(
-        self, q: Tensor, k: Tensor, v: Tensor, window: Any, branches: int, room: int = 0
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        window: Any,
+        branches: int,
+        keep_state: bool,
+        room: int = 0,
+        behind: int = 0,
     ) -> tuple[Tensor, Any]:
         """Attend to the window and to the new tokens themselves -> [B, L, H * Dh] and the window moved on.
 
-        `room` as in `Projected`.
+        Without `keep_state` it may stay where it was. `room` and `behind` as in `Projected`.
         """
         size = self.config.window_size
         if isinstance(window, Past) and attention.applies(q):
@@ -146,9 +162,16 @@ class TTTAttention(Attention):
             (keys, values), kept = window.joined(k, v, size)
         else:
             keys, values = keep_window(window, k, v, room)
-            kept = last(keys, values, size)
-        how = {"branches": branches, "implementation": self.implementation}
-        out = attend(q, keys, values, window=size, **how)  # type: ignore[arg-type]
+            kept = last(keys, values, size) if keep_state else window
+        out = attend(
+            q,
+            keys,
+            values,
+            window=size,
+            branches=branches,
+            implementation=self.implementation,
+            behind=behind if room else 0,
+        )
         return out.transpose(1, 2).flatten(2), kept
 
     @property
@@ -163,11 +186,15 @@ class TTTAttention(Attention):
         `room`: see `Projected`; where no kernel makes it, the result has none.
         """
         if shaping.applies(raw.qkv):
-            norms, scales = self.head_norms, self._scales(raw.qkv.dtype)
-            q, k, v, fast = shaping.heads(raw.qkv, rope, norms, self.num_kv_heads, scales, room)
+            norms, scales, length = self.head_norms, self._scales(raw.qkv.dtype), rope.shape[1]
+            zeros = cudnn_attention.padding(raw.qkv, length, self.head_dim) if room else 0
+            q, k, v, fast = shaping.heads(
+                raw.qkv, rope, norms, self.num_kv_heads, scales, room, zeros
+            )
             assert fast is not None
+            q, k, v = (x[:, :, :length] for x in (q, k, v))
             lr, momentum, gate = self.rates(raw.rates)
-            return Projected(q, k, v, fast, lr, momentum, gate, room)
+            return Projected(q, k, v, fast, lr, momentum, gate, room, zeros)
         query, key, value = self.normed(raw.qkv)
         q, k, v = (t.transpose(1, 2) for t in (query, key, value))
         groups = self.num_heads // self.num_kv_heads
@@ -231,7 +258,8 @@ class TTTAttention(Attention):
             made = fw.FastWeights(*(w.view_as(w) for w in self.fast_weights.initial()))
 
         def attend() -> tuple[Tensor, Any]:
-            return self._through_window(*tokens[:3], state.window, branches, tokens.room)
+            where = tokens.room, tokens.behind
+            return self._through_window(*tokens[:3], state.window, branches, keep_state, *where)
 
         def write() -> tuple[Tensor, Any]:
             fast = state.fast
@@ -277,7 +305,9 @@ class TTTAttention(Attention):
             return fast_stream.scan(state, inputs, self._row_norms(), rule, keep_state=keep_state)
         initial = made or self.fast_weights.initial()
         if branches == 1:
-            return fw.scan(state, inputs, initial, rule, keep_state=keep_state)
+            keeps = self.keeps_newton_schulz
+            how = {"keep_state": keep_state, "keep_newton_schulz": keeps}
+            return fw.scan(state, inputs, initial, rule, **how)
         return fw.read_branches(state, inputs, initial, rule, branches), state
 
     def _row_norms(self) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spatial_ttt.model.kernels import shaping, tower_attention
+from spatial_ttt.model.kernels.tower_attention import Turn
 from spatial_ttt.model.layers import derived, taken
 
 BATCH_SLOTS = 32
@@ -105,16 +106,45 @@ def _through(
             x = run_block(block, x, cos, sin)
             yield from [x] * wanted.count(number)
         return
-    late: Tensor | None = None  # a bias that is not added yet: what follows adds it on the way
+    lacking = _lacking(visual, wanted)
+    late: Tensor | None = None  # what x lacks: norms add it on the way
     for number, block in enumerate(visual.blocks):
         # Large tensors are given away: each goes as soon as it is read.
-        box = [shaping.add_layer_norm(x, late, block.norm1)]
-        late = _add_attention(x, block.attn, box, cos, sin)
-        box = [shaping.add_layer_norm(x, late, block.norm2)]
-        late = _add_mlp(x, block.mlp, box)
+        box = [shaping.layer_norm(x, late, block.norm1)]
+        _add_attention(x, block.attn, box, cos, sin)
+        box = [shaping.layer_norm(x, lacking[2 * number], block.norm2)]
+        _add_mlp(x, block.mlp, box)
+        late = lacking[2 * number + 1]
         if number in wanted:
-            x, late = x.add_(late), None
+            x, late = x.add_(late.to(x.dtype)), None
             yield from [x] * wanted.count(number)
+
+
+def _lacking(visual: Any, wanted: list[int]) -> tuple[Tensor, ...]:
+    """The biases that x lacks behind each attention and each MLP, summed up: float32 [D] each, two a block.
+
+    cuBLAS asks the host twice as long for a product with a bias as for one without; behind blocks that are `wanted` x
+    gets all it lacks. Shares of attention sum to one, so the bias of its values passes through it, and the projection
+    makes it a part of its own.
+    """
+    layers = [(block.attn.qkv, block.attn.proj, block.mlp.linear_fc2) for block in visual.blocks]
+
+    def make() -> Tensor:
+        total, sums = torch.zeros_like(layers[0][1].bias, dtype=torch.float32), []
+        for number, (first, last, down) in enumerate(layers):
+            of_values = last.weight.float() @ first.bias[2 * last.in_features :].float()
+            sums.append(total + last.bias.float() + of_values)
+            sums.append(sums[-1] + down.bias.float())
+            total = torch.zeros_like(total) if number in wanted else sums[-1]
+        return torch.stack(sums)
+
+    weights = [
+        weight
+        for first, last, down in layers
+        for weight in (first.bias, last.weight, last.bias, down.bias)
+    ]
+    # The first block keeps them for all.
+    return derived(visual.blocks[0].attn, f"lacking until {wanted}", weights, make).unbind()
 
 
 def vision_block(block: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -124,8 +154,8 @@ def vision_block(block: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
-def _add_mlp(to: Tensor, mlp: Any, given: list[Tensor]) -> Tensor:
-    """Add what the MLP makes of x [S, P, D], which is given away, in place; the bias that is still missing."""
+def _add_mlp(to: Tensor, mlp: Any, given: list[Tensor]) -> None:
+    """Add what the MLP makes of x [S, P, D], which is given away, in place, but for its last bias."""
     x, first, second = given.pop(), mlp.linear_fc1, mlp.linear_fc2
     if x.device.type == "cuda" and _is_tanh_gelu(mlp):
         # cuBLAS applies this activation while it writes the product.
@@ -134,8 +164,6 @@ def _add_mlp(to: Tensor, mlp: Any, given: list[Tensor]) -> Tensor:
         wide = mlp.act_fn(first(x)).flatten(0, 1)
     del x
     to.flatten(0, 1).addmm_(wide, second.weight.t())
-    bias: Tensor = second.bias
-    return bias
 
 
 def _is_tanh_gelu(mlp: Any) -> bool:
@@ -156,29 +184,19 @@ def _attention(attn: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return attn.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-def _add_attention(to: Tensor, attn: Any, given: list[Tensor], cos: Tensor, sin: Tensor) -> Tensor:
-    """As `_add_mlp`. cuBLAS asks the host twice as long for a product with a bias as for one without.
-
-    Biases of queries and keys are added as they are turned. Shares of attention sum to one, so that of the values
-    passes through it, and the projection makes it a part of its own.
-    """
+def _add_attention(to: Tensor, attn: Any, given: list[Tensor], cos: Tensor, sin: Tensor) -> None:
+    """As `_add_mlp`, but for the bias of values, too; those of queries and keys are added as they are turned."""
     first, last = attn.qkv, attn.proj
-
-    def make() -> Tensor:
-        of_values = first.bias[2 * last.in_features :]
-        return (last.bias.float() + last.weight.float() @ of_values.float()).to(last.bias.dtype)
-
     qkv = F.linear(given.pop(), first.weight)
-    qkv = shaping.turn_patches(qkv, cos, sin, attn.num_heads, first.bias)
     if tower_attention.applies(qkv, attn.num_heads):
-        mixed = tower_attention.attend(qkv, attn.num_heads)
+        mixed = tower_attention.attend(qkv, attn.num_heads, Turn(cos, sin, first.bias))
     else:
+        shaping.turn_patches(qkv, cos, sin, attn.num_heads, first.bias)
         q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
         del q, k, v
     del qkv
     to.flatten(0, 1).addmm_(mixed.reshape(-1, last.in_features), last.weight.t())
-    return derived(attn, "late", (first.bias, last.weight, last.bias), make)
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -73,15 +73,29 @@ class PackLoader:
     """This process's packs from `first_step` on; close it to end its threads."""
 
     def __init__(
-        self, index: SampleIndex, config: DataConfig, processor: Processor, units: Iterator[Unit]
+        self,
+        index: SampleIndex,
+        config: DataConfig,
+        processor: Processor,
+        units: Iterator[Unit],
+        *,
+        pinned: bool = False,
     ) -> None:
+        """`pinned`: frames lie where a GPU can fetch them while the host goes on."""
         self._index = index
         self._config = config
         self._processor = processor
         self._units = units
+        self._pinned = pinned
         self._pool = ThreadPoolExecutor(config.workers, thread_name_prefix="reader")
         self._ahead: deque[list[Future[LoadedSample]]] = deque()
         self.num_bad = 0
+
+    def ready(self) -> tuple[LoadedSample, ...] | None:
+        """Samples of the next pack, those left out that cannot be read; None while it is read, and after the last."""
+        if not self._ahead or not all(task.done() for task in self._ahead[0]):
+            return None
+        return tuple(task.result() for task in self._ahead[0] if task.exception() is None)
 
     def next_pack(self) -> LoadedPack:
         """The next pack, as soon as it is read."""
@@ -111,7 +125,9 @@ class PackLoader:
     def _submit(self, number: int) -> Iterator[Future[LoadedSample]]:
         root = self._index.root(number) if self._config.root is None else Path(self._config.root)
         for sample in self._index.pack(number):
-            yield self._pool.submit(_load, sample, root, self._config, self._processor)
+            yield self._pool.submit(
+                _load, sample, root, self._config, self._processor, self._pinned
+            )
 
     def _tell(self, problem: SpatialTTTError) -> None:
         self.num_bad += 1
@@ -127,12 +143,17 @@ class PackLoader:
             ) from problem
 
 
-def _load(sample: Sample, root: Path, config: DataConfig, processor: Processor) -> LoadedSample:
+def _load(
+    sample: Sample, root: Path, config: DataConfig, processor: Processor, pinned: bool
+) -> LoadedSample:
     """`load_sample` with the sample's name in every error."""
     try:
-        return load_sample(sample, root, config, processor)
+        loaded = load_sample(sample, root, config, processor)
     except SpatialTTTError as error:
         raise DataError(f"{name_of(sample)} cannot be trained on: {error}") from error
+    if pinned:
+        return loaded._replace(frames=tuple(f.pin_memory() for f in loaded.frames))
+    return loaded
 
 
 def my_units(plan: StepPlan, first_step: int, rank: int, world: int) -> Iterator[Unit]:

@@ -1,6 +1,6 @@
 """The loss of a pack: every sample apart, all of them layer by layer.
 
-    samples -> vision tokens -> rows of about one length -> layer 0 of all rows -> layer 1 of all rows -> ...
+    samples -> rows of about one length -> vision tokens -> layer 0 of all rows -> layer 1 of all rows -> ...
             -> hidden states where targets are -> logits -> summed cross entropy
 
 Going through the layers in this order, a sharded layer's weights are gathered once for a whole
@@ -9,7 +9,8 @@ pack, and processes that pack their samples differently still gather the same la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from types import MethodType
 from typing import Any, NamedTuple, cast
 
@@ -63,7 +64,7 @@ class PackSums(NamedTuple):
 
 
 class Rows:
-    """Samples as a batch, padded to the longest. FSDP sees this class as opaque.
+    """Samples as a batch, padded to the longest, on their way to a device. FSDP sees this class as opaque.
 
     Indices count tokens through all rows, one behind the other.
     """
@@ -76,6 +77,8 @@ class Rows:
         length = num_tokens(longest)
         spare = -length % FEW_LENGTHS if length >= LONG_SAMPLE else 0
         length += spare
+        self.runs = [(*layout, text(length - num_tokens(layout))) for layout in layouts]
+        """Of each row, padding included."""
         self.layout: AnyLayout
         if has_one:
             self.layout = join(longest, (END, text(spare))) if spare else longest
@@ -99,15 +102,32 @@ class Rows:
             sent(torch.tensor(numbers, dtype=torch.long), device) for numbers in (at, token, owner)
         )
         self.vision_at = sent(torch.cat(vision_at), device)
+        self.frames = [sent(frames, device) for sample in samples for frames in sample.frames]
         self.rope = torch.empty(0)
-        self.vision: VisionTokens | None = None
+        self.vision: Tensor | None = None  # [N, D] of all slots, in order
+        self.taps: list[
+            Tensor
+        ] = []  # DeepStack features of all tokens, [B, L, D] for each layer that is due
+
+    def tensors(self) -> list[Tensor]:
+        """What was sent."""
+        small = [self.ids, self.positions, self.at, self.token, self.owner, self.vision_at]
+        return small + self.frames
 
 
 class Given:
-    """Samples as an argument: FSDP would walk through every token id in search of tensors, for longer than a step."""
+    """Samples as an argument: FSDP would walk through every token id in search of tensors, for longer than a step.
 
-    def __init__(self, samples: Sequence[LoadedSample]) -> None:
+    Its rows are given away.
+    """
+
+    def __init__(self, samples: Sequence[LoadedSample], rows: list[Rows]) -> None:
         self.samples = samples
+        self.rows = rows
+
+    def tensors(self) -> list[Tensor]:
+        """What was sent to the device."""
+        return [tensor for row in self.rows for tensor in row.tensors()]
 
 
 class LayerWork:
@@ -142,24 +162,30 @@ class PackedModel(nn.Module):
             if isinstance(module, TTTAttention):  # samples are whole
                 module.__dict__["convolve"] = MethodType(whole_convolution.convolve, module)
 
-    def __call__(self, samples: Sequence[LoadedSample]) -> PackSums:
-        """Sums over the targets of a pack; an empty one still visits every layer."""
+    def given(self, samples: Sequence[LoadedSample]) -> Given:
+        """A pack on its way to the device; an empty one still visits every layer."""
+        device = self.model.decoder.embed_tokens.weight.device
+        return Given(samples, make_rows(samples or [_nothing(self.processor)], device))
+
+    def __call__(self, samples: Sequence[LoadedSample] | Given) -> PackSums:
+        """Sums over the targets of a pack, which may be `given` already."""
         if self.copies is not None:
             self.copies.use()
-        return cast(PackSums, super().__call__(Given(samples)))
+        given = samples if isinstance(samples, Given) else self.given(samples)
+        return cast(PackSums, super().__call__(given))
 
     def forward(self, given: Given) -> PackSums:
         """See `__call__`."""
-        samples, decoder = given.samples, self.model.decoder
-        device = decoder.embed_tokens.weight.device
-        rows = make_rows(samples or [_nothing(self.processor)], device)
+        decoder = self.model.decoder
+        rows, given.rows = given.rows, []
+        assert rows, "a pack is given once"
         self._see(rows)
         hidden = [self._embed(row) for row in rows]
         for number, layer in enumerate(decoder.layers):
             recompute = number < self.checkpointed and self.training and torch.is_grad_enabled()
             work = LayerWork(rows, recompute, self.touch_all)
             hidden = layer.run_rows(hidden, work)  # type: ignore[operator]
-            hidden = [_add_taps(x, row, number) for x, row in zip(hidden, rows, strict=True)]
+            hidden = [_add_taps(x, row) for x, row in zip(hidden, rows, strict=True)]
         return self._sums(hidden, rows)
 
     def _see(self, rows: list[Rows]) -> None:
@@ -168,33 +194,28 @@ class PackedModel(nn.Module):
         trains = any(p.requires_grad for p in visual.parameters()) and torch.is_grad_enabled()
         with torch.set_grad_enabled(trains):
             for row in rows:
-                frames = [f for sample in row.samples for f in sample.frames]
-                if frames:
-                    row.vision = self._encode(
-                        frames, trains and self.training and self.checkpointed > 0
-                    )
+                frames, row.frames = row.frames, []
+                if not frames:
+                    continue
+                parts = self._encode(frames, trains and self.training and self.checkpointed > 0)
+                row.vision = torch.cat([part.tokens.flatten(0, 1) for part in parts])
+                of_layers = zip(*(part.deepstack.unbind(0) for part in parts), strict=True)
+                row.taps = [_in_places(slots, row) for slots in of_layers]
 
-    def _encode(self, frames: list[Tensor], recompute: bool) -> VisionTokens:
-        """Every slot's vision tokens in order, side by side: tokens [1, N, D], taps [K, 1, N, D]."""
-        device = self.model.decoder.embed_tokens.weight.device
+    def _encode(self, frames: list[Tensor], recompute: bool) -> list[VisionTokens]:
+        """Vision tokens of all slots in order, in parts of one size."""
+        dtype = cast(Any, self.model.model.visual).patch_embed.proj.weight.dtype
         parts = []
-        for one_size in _runs_of_size(frames):
-            for piece in one_size.split(2 * VISION_SLOTS):
-                patches, grid = self.processor.patches(sent(piece, device))
-                if recompute:
-                    part = checkpoint(
-                        self.model.encode,
-                        patches,
-                        grid,
-                        use_reentrant=False,
-                        preserve_rng_state=False,
-                    )
-                else:
-                    part = self.model.encode(patches, grid)
-                parts.append(cast(VisionTokens, part))
-        tokens = torch.cat([v.tokens.flatten(0, 1) for v in parts])
-        taps = torch.cat([v.deepstack.flatten(1, 2) for v in parts], dim=1)
-        return VisionTokens(tokens[None], taps[:, None])
+        for piece in _pieces(frames):
+            patches, grid = self.processor.patches(piece, dtype)
+            if recompute:
+                part = checkpoint(
+                    self.model.encode, patches, grid, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                part = self.model.encode(patches, grid)
+            parts.append(cast(VisionTokens, part))
+        return parts
 
     def _embed(self, row: Rows) -> Tensor:
         decoder = self.model.decoder
@@ -202,10 +223,11 @@ class PackedModel(nn.Module):
         row.rope = decoder.rotary_emb(row.positions, hidden.dtype)
         if self.touch_all:
             hidden = touch(hidden, _trained(self.model.model.visual))
-        if row.vision is None:
+        tokens, row.vision = row.vision, None
+        if tokens is None:
             return hidden
-        tokens = row.vision.tokens.to(hidden.dtype).flatten(0, 1)
-        return hidden.flatten(0, 1).index_copy(0, row.vision_at, tokens).view_as(hidden)
+        put = hidden.flatten(0, 1).index_copy(0, row.vision_at, tokens.to(hidden.dtype))
+        return put.view_as(hidden)
 
     def _sums(self, hidden: list[Tensor], rows: list[Rows]) -> PackSums:
         chosen = [x.flatten(0, 1).index_select(0, r.at) for x, r in zip(hidden, rows, strict=True)]
@@ -278,12 +300,26 @@ def _run_layer(layer: DecoderLayer, hidden: Tensor, row: Rows) -> Tensor:
     return cast(Tensor, ready.hidden)
 
 
-def _add_taps(hidden: Tensor, row: Rows, layer: int) -> Tensor:
-    """DeepStack: features of the vision tower are added to its tokens after the first layers."""
-    if row.vision is None or layer >= row.vision.deepstack.shape[0]:
-        return hidden
-    features = row.vision.deepstack[layer].to(hidden.dtype).flatten(0, 1)
-    return hidden.flatten(0, 1).index_add(0, row.vision_at, features).view_as(hidden)
+def _add_taps(hidden: Tensor, row: Rows) -> Tensor:
+    """DeepStack: features of the vision tower are added to its tokens after each of the first layers, and let go."""
+    return hidden + row.taps.pop(0).to(hidden.dtype) if row.taps else hidden
+
+
+def _in_places(parts: Sequence[Tensor], row: Rows) -> Tensor:
+    """Features of all slots in order, [S, N, D] of each part, where their tokens stand [B, L, D]; zero elsewhere.
+
+    Joined run by run: adding them is a plain sum then, and so is its gradient.
+    """
+    slots = (features for part in parts for features in part.unbind(0))
+    words = max(run.length for runs in row.runs for run in runs if run.kind == RunKind.TEXT)
+    zero = parts[0].new_zeros(words, parts[0].shape[-1])
+    pieces = [
+        next(slots) if run.kind == RunKind.SLOT else zero[: run.length]
+        for runs in row.runs
+        for run in runs
+        if run.length
+    ]
+    return torch.cat(pieces).unflatten(0, (len(row.runs), -1))
 
 
 def make_rows(samples: Sequence[LoadedSample], device: torch.device) -> list[Rows]:
@@ -311,15 +347,12 @@ def _without_last_words(layout: Layout) -> Layout:
     return layout[:-1] if layout[-1].kind == RunKind.TEXT else layout
 
 
-def _runs_of_size(frames: list[Tensor]) -> list[Tensor]:
-    """Neighbouring frames of one size in one tensor."""
-    runs: list[list[Tensor]] = []
-    for piece in frames:
-        if runs and runs[-1][-1].shape[1:] == piece.shape[1:]:
-            runs[-1].append(piece)
-        else:
-            runs.append([piece])
-    return [torch.cat(run) if len(run) > 1 else run[0] for run in runs]
+def _pieces(frames: list[Tensor]) -> Iterator[Tensor]:
+    """Neighbouring frames of one size, as many as go through the tower at once."""
+    for _, run in groupby(frames, lambda media: media.shape[1:]):
+        media = list(run)
+        joined = torch.cat(media) if len(media) > 1 else media[0]
+        yield from joined.split(2 * VISION_SLOTS)
 
 
 def _nothing(processor: Processor) -> LoadedSample:

@@ -10,6 +10,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Variable
+
+LARGE = 1 << 18
+"""Elements of a gradient that is handed over as soon as it is there: one so large keeps a device busy."""
 
 
 class RoundedCopies:
@@ -22,8 +26,9 @@ class RoundedCopies:
     def __init__(self, module: nn.Module, precision: torch.dtype) -> None:
         self._masters = [p for p in module.parameters() if p.requires_grad]
         self._copies = [nn.Parameter(p.detach().to(precision)) for p in self._masters]
+        self._desk = _Desk()
         for copy, master in zip(self._copies, self._masters, strict=True):
-            copy.register_post_accumulate_grad_hook(partial(_hand_over, master))
+            copy.register_post_accumulate_grad_hook(partial(self._desk.take, master))
         number = {p: n for n, p in enumerate(self._masters)}
         self._places = [
             (owner, name, number[p])
@@ -36,6 +41,7 @@ class RoundedCopies:
     @torch.no_grad()
     def use(self) -> None:
         """Put the copies into the masters' places, made anew unless a step is under way."""
+        self._desk.clear()
         if all(master.grad is None for master in self._masters):
             torch._foreach_copy_([*self._copies], [*self._masters])
         if not self._are_used:
@@ -53,12 +59,52 @@ class RoundedCopies:
             setattr(owner, name, parameters[number])
 
 
-def _hand_over(master: nn.Parameter, copy: Tensor) -> None:
-    """Add the copy's gradient to the master's."""
-    if copy.grad is None:
-        return
-    if master.grad is None:
-        master.grad = copy.grad.to(master.dtype)
-    else:
-        master.grad.add_(copy.grad)
-    copy.grad = None
+class _Desk:
+    """Where gradients of copies are handed over to masters: large ones one by one, all others of a pass together.
+
+    Autograd calls `take` on the stream on which it summed a gradient, and what waits for the end of the pass on the
+    stream on which the pass was begun, after that one waits for all others (torch's Note "Streaming backwards").
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[nn.Parameter, Tensor]] = []
+
+    def clear(self) -> None:
+        """Forget what a pass that failed has left."""
+        self._waiting.clear()
+
+    def take(self, master: nn.Parameter, copy: Tensor) -> None:
+        """Take the copy's gradient, for the master."""
+        grad, copy.grad = copy.grad, None
+        if grad is None:
+            return
+        if grad.numel() < LARGE:
+            if not self._waiting:
+                Variable._execution_engine.queue_callback(self._hand_over)
+            self._waiting.append((master, grad))
+        elif master.grad is None:
+            master.grad = grad.to(master.dtype)
+        else:
+            master.grad.add_(grad)
+
+    @torch.no_grad()
+    def _hand_over(self) -> None:
+        """Add all that wait to their masters' gradients, in a few launches."""
+        masters, grads = [m for m, _ in self._waiting], [g for _, g in self._waiting]
+        self._waiting.clear()
+        if grads[0].is_cuda:
+            here = torch.cuda.current_stream(grads[0].device)
+            for grad in grads:
+                # Memory of another stream might be given out there while it is read here.
+                grad.record_stream(here)
+        wide = [torch.empty_like(master) for master in masters]
+        torch._foreach_copy_(wide, grads)
+        sums, more = [], []
+        for master, grad in zip(masters, wide, strict=True):
+            if master.grad is None:
+                master.grad = grad
+            else:
+                sums.append(master.grad)
+                more.append(grad)
+        if sums:
+            torch._foreach_add_(sums, more)

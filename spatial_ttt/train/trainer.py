@@ -28,6 +28,7 @@ from spatial_ttt.engine import compile_for_training, keep_newton_schulz
 from spatial_ttt.errors import ConfigError, SpatialTTTError
 from spatial_ttt.loading import resolve_dtype
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.train.ahead import Ahead
 from spatial_ttt.train.annealing import set_window
 from spatial_ttt.train.checkpointing import (
     Checkpoints,
@@ -43,7 +44,7 @@ from spatial_ttt.train.garbage import collected_between_steps
 from spatial_ttt.train.logs import METRICS, RunLog
 from spatial_ttt.train.lora import add_lora, merge_lora
 from spatial_ttt.train.measures import StepSums, Timing, memory_gib, pack_sums, step_record
-from spatial_ttt.train.packed import PackedModel, PackSums
+from spatial_ttt.train.packed import Given, PackedModel, PackSums
 from spatial_ttt.train.packing import StepPlan
 from spatial_ttt.train.run_config import TrainConfig
 from spatial_ttt.train.samples import index_samples
@@ -202,7 +203,10 @@ class Trainer:
         """Train until all steps are done or a signal asks to end; always leaves a checkpoint."""
         first, total = self.progress.step, self.plan.num_steps
         units = my_units(self.plan, first, self.group.rank, self.group.world)
-        loader = PackLoader(self.index, self.config.data, self.processor, units)
+        device, data = self.group.device, self.config.data
+        pinned = device.type == "cuda"
+        loader = PackLoader(self.index, data, self.processor, units, pinned=pinned)
+        packs = Ahead(loader, self.packed.given, device)
         record: dict[str, Any] = {"step": first}
         saved = first if first else -1
         is_first = self.group.is_first
@@ -214,7 +218,7 @@ class Trainer:
             run_log.text("config", str(to_plain(self.config)))
             try:
                 while self.progress.step < total and not self._stop:
-                    record = self._step(loader)
+                    record = self._step(packs)
                     step = self.progress.step
                     at_end = step == total or self._stop
                     run_log.step(record, written=at_end or step % self.config.log_every == 0)
@@ -241,12 +245,12 @@ class Trainer:
             is_first=self.group.is_first,
         )
 
-    def _step(self, loader: PackLoader) -> dict[str, Any]:
+    def _step(self, packs: Ahead[Given]) -> dict[str, Any]:
         began = time.perf_counter()
         step, config = self.progress.step, self.config
         torch.manual_seed(config.seed * _SEED_STRIDE + step)
         window = self._set_window(step)
-        sums, waited = self._accumulate(loader)
+        sums, waited = self._accumulate(packs)
         self._stop = sums.stops > 0
         warmup = min(config.optim.warmup_steps, max(1, self.plan.num_steps // 10))
         scale = cosine_scale(step, warmup, step / self.plan.num_steps, config.optim.floor)
@@ -269,22 +273,21 @@ class Trainer:
             "bad_samples": self.progress.bad_samples,
         } | step_record(sums, timing, peak, memory_gib(self.group.device))
 
-    def _accumulate(self, loader: PackLoader) -> tuple[StepSums, float]:
+    def _accumulate(self, packs: Ahead[Given]) -> tuple[StepSums, float]:
         """Forward and backward passes of this process's packs; sums over all, seconds spent waiting."""
-        waited = 0.0
+        waited = packs.waited
         total = torch.zeros(len(StepSums._fields), dtype=torch.float64, device=self.group.device)
-        packs = self.config.data.packs_per_step // self.group.world
-        for number in range(packs):
-            begin_pack(self.packed, is_last=number + 1 == packs)
-            asked = time.perf_counter()
-            pack = loader.next_pack()
-            waited += time.perf_counter() - asked
-            out: PackSums = self.packed(pack.samples)
+        count = self.config.data.packs_per_step // self.group.world
+        for number in range(count):
+            begin_pack(self.packed, is_last=number + 1 == count)
+            pack, given = packs.next_pack()
+            out: PackSums = self.packed(given)
             out.loss.backward()
+            packs.fetch()
             total += pack_sums(pack, out, self._flops)
         reshard(self.packed)
         total[-1] = float(self._stop)
-        return StepSums(*self.group.sum(total).tolist()), waited
+        return StepSums(*self.group.sum(total).tolist()), packs.waited - waited
 
     def _set_window(self, step: int) -> int:
         last = self.model_config.ttt_config.window_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from spatial_ttt.engine import keep_newton_schulz
 from spatial_ttt.model import beside
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from tests.model.kernels.checks import run
@@ -62,14 +63,19 @@ def test_the_way_aside_passes_every_gradient_on(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.filterwarnings("ignore:.*deterministic", "ignore:.*no current CUDA context")
 @pytest.mark.parametrize("again", [False, True])
-def test_a_second_stream_changes_no_gradient(again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_second_stream_changes_no_gradient(
+    again: bool, keeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three layers with several writes, repeated; `again`: activations are made again in the backward pass.
 
-    Fresh memory is filled with NaN, so whatever is given out too early shows.
+    `keeps`: but for Newton-Schulz's steps. Fresh memory is filled with NaN, so whatever is given out too early shows.
     """
     with torch.no_grad():
         model = wide_model("cuda").train()
     model.decoder.gradient_checkpointing = again
+    if keeps:
+        keep_newton_schulz(model)
     stream = random_stream(model, video((2, 3), 600), batch=2).to("cuda")
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import weakref
+from copy import deepcopy
 from functools import partial
 
 import pytest
 import torch
 
 from spatial_ttt.model import fused_attention as fused
+from spatial_ttt.model.anchor import Attention
+from spatial_ttt.presets import _small
 from tests.model.streams import relative
 from tests.model.test_attention import by_loops, heads
 
@@ -70,6 +73,31 @@ def test_parts_are_merged_one_by_one_and_let_go(monkeypatch):
     assert out.transpose(1, 2).is_contiguous()
 
 
+@pytest.mark.parametrize("length", [7, 8])
+def test_long_pieces_are_padded_where_they_are_not_yet(monkeypatch, length):
+    """Queries of whole steps are read where they lie, as are dense keys and values."""
+    given = []
+
+    def cudnn(q, k, v, *, causal):
+        given.append((q, k, v))
+        return part(q, k, v, causal=causal)
+
+    names = {"LONG_QUERIES": 6, "CUDNN_QUERIES": 6, "QUERY_STEP": 4, "STRETCHES": (4, 2)}
+    for name, value in (names | {"_cudnn": cudnn, "_part": part}).items():
+        monkeypatch.setattr(fused, name, value)
+    assert [fused.padding(n) for n in (5, 6, 7, 8)] == [0, 2, 1, 0]
+    q, k, v = (heads(length, 2, seed=s) for s in range(3))
+    keys, values = heads(9, 2, seed=3), heads(9, 2, seed=4)
+    assert fused.reads_apart(q, k) and not fused.reads_apart(q[:, :, 1:], k)
+    out = fused.segment_attention(q, [(keys, values)], k, v)
+    wanted = by_loops(q, torch.cat((keys, k), 2), torch.cat((values, v), 2), None)
+    assert relative(out, wanted) <= 1e-6
+    assert [x.shape[2] for x in given[0]] == [8, 8, 8]
+    copied = {x.data_ptr() for x in given[0]} - {x.data_ptr() for x in (q, k, v)}
+    assert len(copied) == (0 if length == 8 else 3)
+    assert [k.shape[2] for _, k, _ in given[1:]] == [4, 4]
+
+
 @torch.no_grad()
 def test_a_cpu_keeps_to_sdpa():
     assert not fused.applies(torch.zeros(1, dtype=torch.bfloat16))
@@ -110,3 +138,31 @@ def test_whole_pages_agree_with_the_definition(length, monkeypatch):
     # Keys that stand before the queries' own in one segment are read in stretches too.
     out = fused.segment_attention(q, past[:2], k[:, :, 512:], v[:, :, 512:])
     assert relative(out.double(), by_loops(*exact, None).cuda()) < 0.02
+
+
+@needs_cuda
+@pytest.mark.gpu
+@torch.no_grad()
+def test_an_anchor_gives_long_pieces_as_cudnn_reads_them(monkeypatch):
+    """Zeros behind pieces that end anywhere, over tails and the ends of pages; nothing is padded by a copy."""
+    size = {"hidden": 256, "mlp": 8, "layers": 1, "heads": 4, "vocab": 8}
+    tower = {"hidden": 16, "mlp": 32, "depth": 1, "heads": 2, "positions": 16, "taps": [0]}
+    ttt = {"num_fast_heads": 2, "chunk_size": 16, "layer_pattern": ("anchor",)}
+    text = _small(size, tower, None, ttt).text_config
+    text.num_key_value_heads = 2
+    anchor = Attention(text).cuda().bfloat16()
+    lengths = (300, 700, 640, 40, 1000)
+    x = torch.randn(1, sum(lengths), 256, device="cuda").bfloat16()
+    angle = torch.randn(1, sum(lengths), 32, device="cuda")
+    rope = torch.cat((angle.cos(), angle.sin()), -1).bfloat16()
+    wanted = deepcopy(anchor).double().attend_all(x.double(), rope.double(), None)[0]
+    monkeypatch.setattr("spatial_ttt.model.kv_cache.PAGE_TOKENS", 1024)
+    monkeypatch.setattr(fused, "LONG_QUERIES", 600)
+    monkeypatch.setattr(fused, "STRETCHES", (64, 16))
+    monkeypatch.setattr("torch.nn.functional.pad", None)
+    cache, outs = None, []
+    for piece, turns in zip(x.split(lengths, 1), rope.split(lengths, 1), strict=True):
+        out, cache = anchor.attend_all(piece, turns, cache)
+        outs.append(out)
+    assert relative(torch.cat(outs, 1).double(), wanted) < 0.02
+    assert [keys.shape[2] for keys, _ in cache.segments] == [1024, 1024, sum(lengths) - 2048]

@@ -76,6 +76,32 @@ def test_an_mlp_adds_to_what_is_there(monkeypatch, are_kernels_on):
     assert mlp.add_to(hidden[:, :0], x[:, :0]).shape == (2, 0, 6)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_outputs_of_zeros_change_nothing(monkeypatch, bias):
+    """What makes rows of whole 16 bytes on a GPU, on a CPU: outputs and gradients."""
+    generator = torch.Generator().manual_seed(0)
+    both = [nn.Linear(6, width, bias=bias, dtype=torch.float64) for width in (12, 4, 4)]
+    x = torch.randn(2, 5, 6, dtype=torch.float64, generator=generator).requires_grad_()
+    leaves = [x, *(p for layer in both for p in layer.parameters())]
+    weight = torch.randn(2, 5, 20, dtype=torch.float64, generator=generator)
+
+    def run():
+        out = layers.linear_together(nn.Module(), x, both)
+        return out, torch.autograd.grad((out * weight).sum(), leaves)
+
+    (expected, wanted), widths = run(), []
+    assert expected.is_contiguous()
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(layers, "_spare", lambda _, width: -width % 8)
+    monkeypatch.setattr(
+        layers.F, "linear", lambda x, w, b: widths.append(w.shape[0]) or linear(x, w, b)
+    )
+    found, got = run()
+    assert widths == [24] and found.shape == expected.shape
+    for a, b in zip((found, *got), (expected, *wanted), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("is_packed", [False, True])

@@ -96,6 +96,7 @@ def test_settings_that_change_what_is_learned_are_refused():
             Path("p"),
             save_every=7,
             checkpointed_layers="all",
+            keep_newton_schulz=True,
             data={"workers": 9, "root": "r"},
             validation={"files": ["v"], "every": 5},
         )

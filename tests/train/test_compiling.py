@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._dynamo import lookup_backend
 
 from spatial_ttt.engine import compile_for_training
+from spatial_ttt.model import layers
 from spatial_ttt.model.layout import text
 from spatial_ttt.testing.small import small_processor
 from spatial_ttt.train.annealing import Reach, set_reach
@@ -70,7 +71,13 @@ def check(
                 assert float((found[name] - value).abs().max()) < 20 * rtol * scale, name
 
 
-def test_compiled_parts_are_shared_by_layers_and_lengths_and_equal_the_plain_ones() -> None:
+@pytest.mark.parametrize("apart", [False, True])
+def test_compiled_parts_are_shared_by_layers_and_lengths_and_equal_the_plain_ones(
+    apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`apart`: rows of learning rates lie apart, as in half precision on a GPU."""
+    if apart:
+        monkeypatch.setattr(layers, "_spare", lambda _, width: 8 + -width % 8)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     model = clips.model()

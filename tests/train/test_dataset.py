@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tarfile
+import time
 
 import pytest
 import torch
@@ -49,6 +50,16 @@ def test_packs_come_in_order_and_end_empty(data):
     assert source.next_pack() == LoadedPack((), 0)
 
 
+def test_what_is_ready_is_the_next_pack_and_asks_for_nothing(data):
+    source = loader(data, [(4, 0), (2,)])
+    assert source.ready() is None, "nothing was asked for"
+    source.next_pack()
+    source.close()  # what was asked for is read
+    assert [s.name for s in source.ready()] == ["sample 'toy-2'"]
+    assert source.ready() is not None and source.next_pack().samples[0].name == "sample 'toy-2'"
+    assert source.ready() is None
+
+
 def test_clips_inside_tar_shards(data, tmp_path):
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         tar.add(data / "clip-0.mp4", "clip-0.mp4")
@@ -90,7 +101,13 @@ def test_bad_samples_end_the_run_by_name(damaged):
 def test_bad_samples_are_left_out_told_and_counted(damaged, caplog):
     source = loader(damaged, [(0, 1), (2, 3), (1,)], on_bad_sample="skip", max_bad_samples=3)
     with caplog.at_level(logging.ERROR):
-        first, second = source.next_pack(), source.next_pack()
+        first = source.next_pack()
+        told = caplog.text
+        while (ready := source.ready()) is None:
+            time.sleep(0.01)
+        assert caplog.text == told and source.num_bad == 1, "told when it is asked for"
+        second = source.next_pack()
+    assert [s.name for s in ready] == [s.name for s in second.samples]
     assert [s.name for s in first.samples + second.samples] == ["sample 'toy-0'", "sample 'toy-3'"]
     assert (first.num_bad, second.num_bad) == (1, 1)
     assert "left out (2 so far" in caplog.text and "toy-2" in caplog.text

@@ -1,4 +1,5 @@
-"""Training on a GPU: windows through FlashAttention with gradients, a step in bfloat16 against float32, no waiting."""
+"""Training on a GPU: windows through FlashAttention with gradients, a step in bfloat16 against float32, no waiting,
+what is sent ahead, gradients of two streams."""
 
 from __future__ import annotations
 
@@ -7,14 +8,18 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from spatial_ttt.model.attention import attend
+from spatial_ttt.model.layers import linear_together
 from spatial_ttt.model.layout import END, join_all, text
 from spatial_ttt.testing.small import small_model, small_processor
+from spatial_ttt.train.ahead import Ahead
 from spatial_ttt.train.conversation import Encoded
-from spatial_ttt.train.dataset import LoadedSample
+from spatial_ttt.train.dataset import LoadedPack, LoadedSample
 from spatial_ttt.train.logs import read_metrics
 from spatial_ttt.train.packed import PackedModel
+from spatial_ttt.train.rounded import RoundedCopies
 from spatial_ttt.train.trainer import train
 from tests.train import toy
 
@@ -50,6 +55,126 @@ def test_a_pack_is_given_to_the_device_without_waiting_for_it():
         packed(packs[2] + packs[3]).loss.backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+class Shades:
+    """Packs of one clip of one shade of grey each, pinned, which nobody else holds once they are sent."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def ready(self) -> tuple[LoadedSample, ...]:
+        frames = torch.full((32, 352, 480, 3), self.number, dtype=torch.uint8).pin_memory()
+        encoded = Encoded([self.number, 5], [False, True], (text(2),))
+        return (LoadedSample(f"{self.number}", encoded, (frames,)),)
+
+    def next_pack(self) -> LoadedPack:
+        pack = LoadedPack(self.ready(), 0)
+        self.number += 1
+        return pack
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_packs_sent_ahead_arrive_whole_while_the_device_works_on_others():
+    device = torch.device("cuda")
+    packed = PackedModel(small_model().to(device, torch.bfloat16), small_processor(), 0)
+    packs, seen = Ahead(Shades(), packed.given, device), []
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        for _ in range(20):
+            _, given = packs.next_pack()
+            torch.cuda._sleep(20_000_000)  # what reads them is far behind the host
+            (rows,) = given.rows
+            seen.append((rows.frames[0].float().mean(), rows.ids[0, 0], rows.at[0]))
+            del given, rows
+            packs.fetch()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [[float(x) for x in one] for one in seen] == [[n, n, 0] for n in range(20)]
+
+
+def test_packs_sent_ahead_do_not_wait_for_what_the_device_does():
+    device = torch.device("cuda")
+    packed = PackedModel(small_model().to(device, torch.bfloat16), small_processor(), 0)
+    packs = Ahead(Shades(), packed.given, device)
+    packs.next_pack()
+    packs.fetch()  # memory is there from here on
+    packs.next_pack()
+    torch.cuda.synchronize()
+    torch.cuda._sleep(4_000_000_000)  # about two seconds
+    slow = torch.cuda.current_stream().record_event()
+    packs.fetch()
+    assert packs._stream is not None
+    packs._stream.synchronize()
+    assert not slow.query()
+    slow.synchronize()
+
+
+class Slowly(torch.autograd.Function):
+    """The same, and in the backward pass after a while."""
+
+    @staticmethod
+    def forward(_ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(_ctx, grad):
+        torch.cuda._sleep(20_000_000)
+        return grad.clone()
+
+
+@pytest.mark.filterwarnings("ignore:.*deterministic", "ignore:.*no current CUDA context")
+@pytest.mark.parametrize("large", [0, 1000, 1 << 18])
+def test_gradients_of_two_streams_are_handed_over_whole(large, monkeypatch):
+    """Some parameters are met on a second stream, so their gradients are summed there; freed memory is written over."""
+    monkeypatch.setattr("spatial_ttt.train.rounded.LARGE", large)
+    sizes = (500, 2000) * 20
+    module = nn.ParameterList(torch.zeros(size) for size in sizes).cuda()
+    copies, side = RoundedCopies(module, torch.bfloat16), torch.cuda.Stream()
+    waves = [(torch.arange(size, device="cuda") % (n + 2)) for n, size in enumerate(sizes)]
+
+    def summed(n):
+        return (Slowly.apply(module[n]) * waves[n]).sum(dtype=torch.float32)
+
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fresh memory is not a number
+    try:
+        for count in (1.0, 2.0, 3.0):
+            copies.use()
+            here = torch.cuda.current_stream()
+            side.wait_stream(here)
+            with torch.cuda.stream(side):
+                aside = torch.stack([summed(n) for n in range(0, len(sizes), 4)]).sum()
+            here.wait_stream(side)
+            (aside + sum(summed(n) for n in range(len(sizes)) if n % 4)).backward()
+            copies.put_masters_back()
+            for stream in (side, here):
+                with torch.cuda.stream(stream):
+                    for size in sizes:
+                        torch.empty(size, device="cuda", dtype=torch.bfloat16)
+            for n, master in enumerate(module):
+                assert torch.equal(master.grad, count * waves[n]), n
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_products_with_few_outputs_have_whole_rows():
+    """Learning rates, momentum and gate of four heads: 20 outputs beside each other, in rows of 24."""
+    generator = torch.Generator().manual_seed(0)
+    layers = [nn.Linear(256, width) for width in (12, 4, 4)]
+    x = torch.randn(2, 300, 256, generator=generator).requires_grad_()
+    leaves = [x, *(p for layer in layers for p in layer.parameters())]
+    expected = linear_together(nn.Module(), x, layers)
+    weight = torch.randn(expected.shape, generator=generator)
+    wanted = torch.autograd.grad((expected * weight).sum(), leaves)
+    half = [layer.to("cuda", torch.bfloat16) for layer in layers]
+    x = x.detach().to("cuda", torch.bfloat16).requires_grad_()
+    leaves = [x, *(p for layer in half for p in layer.parameters())]
+    found = linear_together(nn.Module(), x, half)
+    assert found.shape == expected.shape and found.stride() == (300 * 24, 24, 1)
+    got = torch.autograd.grad((found.float() * weight.cuda()).sum(), leaves)
+    for a, b in zip((found, *got), (expected, *wanted), strict=True):
+        error = (a.detach().float().cpu() - b.detach()).norm() / b.detach().norm()
+        assert float(error) < 1e-2, float(error)
 
 
 @pytest.mark.parametrize(

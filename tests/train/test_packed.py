@@ -15,7 +15,7 @@ from spatial_ttt.data_format import Sample, Turn
 from spatial_ttt.model.layout import RunKind, UnevenRows
 from spatial_ttt.testing.small import small_model, small_processor
 from spatial_ttt.train.dataset import LoadedSample, load_sample
-from spatial_ttt.train.packed import PackedModel, make_rows
+from spatial_ttt.train.packed import PackedModel, _in_places, make_rows
 from spatial_ttt.train.run_config import DataConfig, FramesConfig
 from tests.train import toy
 
@@ -262,6 +262,32 @@ def test_a_frozen_tower_keeps_no_graph(samples):
     packed.model.model.visual.requires_grad_(False)
     found = gradients(packed, packed(samples).loss)
     assert not any("visual" in name for name in found) and found
+
+
+def test_what_is_given_beforehand_is_used_once(samples):
+    packed = packed_model()
+    given = packed.given(samples)
+    assert sum(tensor.dtype == torch.uint8 for tensor in given.tensors()) == len(SHAPES)
+    assert float(packed(given).loss.detach()) == float(packed(samples).loss.detach())
+    with pytest.raises(AssertionError, match="given once"):
+        packed(given)
+
+
+def test_features_of_the_tower_stand_at_its_tokens(uneven, samples):
+    """Of rows of several layouts and sizes, and their gradients; zero at all other tokens."""
+    for rows in make_rows([*uneven, *samples], torch.device("cpu")):
+        grids = [slot for row in rows.runs for slot in row if slot.kind == RunKind.SLOT]
+        parts = [torch.randn(1, slot.length, 3).requires_grad_() for slot in grids]
+        if not parts:
+            continue
+        features = torch.cat([part.flatten(0, 1) for part in parts])
+        expected = torch.zeros(rows.ids.numel(), 3).index_copy(0, rows.vision_at, features)
+        found = _in_places(parts, rows)
+        assert torch.equal(found, expected.view(*rows.ids.shape, 3))
+        weight = torch.randn(found.shape)
+        wanted = torch.autograd.grad((expected.view_as(found) * weight).sum(), parts)
+        got = torch.autograd.grad((found * weight).sum(), parts)
+        assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
 
 
 def test_who_looks_for_tensors_among_the_arguments_finds_one_thing(samples):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from spatial_ttt.model.layout import text
 from spatial_ttt.testing.small import small_model, small_processor
@@ -14,6 +15,7 @@ from spatial_ttt.train.conversation import Encoded
 from spatial_ttt.train.dataset import LoadedSample
 from spatial_ttt.train.distributed import local, processes
 from spatial_ttt.train.packed import PackedModel
+from spatial_ttt.train.rounded import RoundedCopies
 from spatial_ttt.train.run_config import RatesConfig
 from spatial_ttt.train.sharded_adamw import ShardedAdamW, rate_groups
 from spatial_ttt.train.sharding import freeze, reshard, shard
@@ -56,7 +58,10 @@ def steps(packed: PackedModel, group: Any) -> list[torch.Tensor]:
     return found + [local(p).detach().clone() for p in optimizer.parameters]
 
 
-def test_steps_are_those_of_fsdp():
+@pytest.mark.parametrize("large", [0, 500, 1 << 18])
+def test_steps_are_those_of_fsdp(large, monkeypatch):
+    """Whether gradients are handed over one by one, together, or some this way and some that."""
+    monkeypatch.setattr("spatial_ttt.train.rounded.LARGE", large)
     with processes("cpu") as group:
         ours = packed_model()
         shard(ours, group, torch.bfloat16)
@@ -81,7 +86,7 @@ def test_masters_come_back_and_are_rounded_when_they_have_moved():
     assert now.keys() == masters.keys() and {p.dtype for p in now.values()} == {torch.bfloat16}
     embedding = packed.model.get_input_embeddings().weight
     assert packed.model.lm_head.weight is embedding, "tied weights stay tied"
-    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in trained)
+    assert {p.grad.dtype for p in trained if p.grad is not None} == {torch.float32}
     assert all(p.grad is None for p in now.values() if p.requires_grad)
     reshard(packed)
     assert all(p is masters[name] for name, p in packed.named_parameters())
@@ -97,6 +102,29 @@ def test_masters_come_back_and_are_rounded_when_they_have_moved():
         packed(pack(1, 20))
     for name, p in packed.named_parameters():
         assert torch.equal(p, masters[name].bfloat16())
+
+
+def test_a_pass_that_failed_leaves_nothing_for_the_next():
+    module = nn.Linear(3, 2)
+    copies = RoundedCopies(module, torch.bfloat16)
+    x = torch.ones(1, 3, dtype=torch.bfloat16).requires_grad_()
+
+    def fail(_: torch.Tensor) -> None:
+        raise KeyError
+
+    copies.use()
+    handle = x.register_hook(fail)
+    with pytest.raises(KeyError):
+        module(x).sum().backward()
+    handle.remove()
+    copies.put_masters_back()
+    for p in module.parameters():
+        p.grad = None
+    for count in (1.0, 2.0):
+        copies.use()
+        module(x).sum().backward()
+        copies.put_masters_back()
+        assert all(torch.equal(p.grad, torch.full_like(p, count)) for p in module.parameters())
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

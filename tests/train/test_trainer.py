@@ -18,10 +18,12 @@ import yaml
 from spatial_ttt.errors import ConfigError, DataError, SpatialTTTError
 from spatial_ttt.loading import open_model
 from spatial_ttt.session import StreamingSession
+from spatial_ttt.train.annealing import ttt_layers
+from spatial_ttt.train.distributed import processes
 from spatial_ttt.train.logs import read_metrics
 from spatial_ttt.train.settings import to_plain
 from spatial_ttt.train.starting import start_model
-from spatial_ttt.train.trainer import train
+from spatial_ttt.train.trainer import Trainer, train
 from spatial_ttt.video import open_source
 from tests.train import toy
 
@@ -209,3 +211,11 @@ def test_bfloat16_keeps_float32_masters(data, tmp_path):
     assert exported.dtype == torch.bfloat16
     assert (outcome.folder / "curves.png").stat().st_size > 5000
     assert list((outcome.folder / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_layers_keep_newton_schulz_where_a_recipe_says_so(data, tmp_path, keeps):
+    with processes("cpu") as group:
+        trainer = Trainer(toy.recipe(data, tmp_path, keep_newton_schulz=keeps), 1, group)
+    layers = ttt_layers(trainer.packed.model)
+    assert layers and all(layer.keeps_newton_schulz is keeps for layer in layers)

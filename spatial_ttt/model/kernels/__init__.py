@@ -6,7 +6,8 @@ For training, with backward passes of their own:
     convolution     depthwise 3x3x3 over slots                         convolution.py, convolution_triton.py,
                                                                        convolution_gradient_triton.py
     scan            the whole fast-weight recurrence, narrow heads     scan.py, scan_triton.py
-    wide_scan       the same for wide heads, products by the library   wide_scan.py, wide_scan_triton.py
+    wide_scan       the same for wide heads, products by the library   wide_scan.py, wide_scan_triton.py,
+                                                                       kept_steps_triton.py
     network         reads and writes of any width, between products    network.py, network_triton.py
     mixing          what surrounds the scan, one pass each             mixing.py, mixing_triton.py
     cudnn_attention windows and whole sequences, by the library        cudnn_attention.py

@@ -1,9 +1,9 @@
-"""Causal attention and sliding windows of training as graphs of cuDNN's own, with their gradients.
+"""Causal attention and sliding windows as graphs of cuDNN's own: of training, with their gradients, and of streams.
 
 torch reaches cuDNN for whole sequences alone. cuDNN's own interface (nvidia-cudnn-frontend, the extra `cuda`) has
-windows too: on a Hopper GPU both passes take half of FlashAttention-2's time (docs/performance.md). Every length must
-be planned, for some 40 ms, so sequences are padded to few lengths; streams, whose layers meet ever new ones, do
-without.
+windows too: on a Hopper GPU both passes take half of FlashAttention-2's time, and the windows of long pieces of a
+stream three quarters of our own kernel's (docs/performance.md). Every length must be planned, for some 40 ms, so
+sequences are padded to few lengths.
 """
 
 from __future__ import annotations
@@ -30,6 +30,13 @@ LENGTHS = 64
 LEAST_QUERIES = 2048
 """Shorter sequences are left to FlashAttention-2: trainers do not pad them, and no time of theirs has been measured."""
 
+STREAM_LENGTHS = 128
+"""Pieces of streams are read in multiples of it: what stands behind them in memory is read, too."""
+
+LEAST_OF_STREAM = 9216
+"""Shorter pieces of streams are left to our own kernel: the first and the last of a stream have a length in each
+layer."""
+
 ALIGNMENT = 8  # numbers of half precision: 16 bytes
 
 
@@ -41,10 +48,31 @@ def applies(q: Tensor, k: Tensor) -> bool:
     return fits and _applies(q.device, q.dtype, q.shape[3])
 
 
+def padding(x: Tensor, length: int, dim: int) -> int:
+    """How many tokens to make behind a piece of a stream, so that `attend_window` may read it; 0 if it won't."""
+    return -length % STREAM_LENGTHS if _streams(x, length, dim) else 0
+
+
+def reads_window(q: Tensor, k: Tensor, window: int, behind: int) -> bool:
+    """`attend_window` may read q [B, H, L, Dh] without gradients and k: a full window and the queries' own keys.
+
+    `behind` them must stand enough tokens.
+    """
+    length = q.shape[2]
+    fits = k.shape[2] == window + length and behind >= -length % STREAM_LENGTHS
+    return fits and _streams(q, length, q.shape[3])
+
+
+def _streams(x: Tensor, length: int, dim: int) -> bool:
+    if x.device.type != "cuda" or torch.is_grad_enabled() or requested_backend() == "reference":
+        return False
+    return length >= LEAST_OF_STREAM and _applies(x.device, x.dtype, dim)
+
+
 @lru_cache(maxsize=16)
 def _applies(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
     found = problem(torch.cuda.get_device_capability(device), dtype, dim, is_installed())
-    log.info("attention in training: %s", f"not by cuDNN, {found}" if found else "cuDNN's graphs")
+    log.info("long sequences: %s", f"not by cuDNN, {found}" if found else "cuDNN's graphs")
     return found is None
 
 
@@ -74,6 +102,25 @@ def attend(q: Tensor, k: Tensor, v: Tensor, window: int = 0) -> Tensor:
     """
     out: Tensor = _Attention.apply(q, k, v, window)
     return out
+
+
+def attend_window(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """q [B, H, L, Dh] over `window` keys before them and their own, k, v [B, Hkv, W + L, Dh] -> [B, H, L, Dh].
+
+    For what `reads_window` allows; without gradients, tokens of the result side by side.
+    """
+    batch, heads, length, dim = q.shape
+    spare = -length % STREAM_LENGTHS
+    out = q.new_empty(batch, length + spare, heads, dim).transpose(1, 2)
+    inputs = [_with_behind(x, spare) for x in (q, k, v)]
+    _run(_Kind(False, q.dtype, q.device, window, False, follows=True), (*inputs, out))
+    return out[:, :, :length]
+
+
+def _with_behind(x: Tensor, spare: int) -> Tensor:
+    """A view of x [B, H, L, Dh] that ends so many tokens later."""
+    shape = (*x.shape[:2], x.shape[2] + spare, x.shape[3])
+    return x.as_strided(shape, x.stride(), x.storage_offset())
 
 
 class _Attention(torch.autograd.Function):
@@ -117,6 +164,7 @@ class _Kind(NamedTuple):
     device: torch.device
     window: int
     is_deterministic: bool  # of gradients
+    follows: bool = False  # keys begin with a full window before the first query's own
 
 
 class _Plan(NamedTuple):
@@ -190,8 +238,9 @@ def _describe(graph: Any, kind: _Kind, layouts: tuple[Layout, ...]) -> None:
         name: graph.tensor(dim=[*shape], stride=[*strides], data_type=type_of(number), uid=number)
         for number, (name, (shape, strides)) in enumerate(zip(names, layouts, strict=False))
     }
+    sides = cudnn.diagonal_alignment
     seen = {
-        "diagonal_alignment": cudnn.diagonal_alignment.TOP_LEFT,
+        "diagonal_alignment": sides.BOTTOM_RIGHT if kind.follows else sides.TOP_LEFT,
         "diagonal_band_right_bound": 0,
         **({"diagonal_band_left_bound": kind.window} if kind.window else {}),
     }
@@ -202,8 +251,8 @@ def _describe(graph: Any, kind: _Kind, layouts: tuple[Layout, ...]) -> None:
             **given, **seen, attn_scale=scale, use_deterministic_algorithm=exactly
         )
     else:
-        made = graph.sdpa(**given, **seen, attn_scale=scale, generate_stats=True)
-    for number, found in enumerate(made, start=len(given)):
+        made = graph.sdpa(**given, **seen, attn_scale=scale, generate_stats=not kind.follows)
+    for number, found in enumerate(made[: len(layouts) - len(given)], start=len(given)):
         shape, strides = layouts[number]
         found.set_output(True).set_dim([*shape]).set_stride([*strides])
         found.set_data_type(type_of(number)).set_uid(number)

@@ -35,16 +35,17 @@ def heads(
     kv_heads: int,
     scales: Tensor | None,
     room: int = 0,
+    zeros: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """`Attention.heads` and `TTTAttention.shape`: norms, rotation and the fast branch's inputs.
 
     qkv [B, L, (H + 2 Hkv) Dh], rope [B, L, Dh] -> q [B, H, L, Dh], k and v [B, Hkv, L, Dh], and with
     `scales` [4, D] (of queries, their offset, of keys, their offset) the branch's [B, L, 3 H Dh]. Before k and v of
-    each head there is free memory for `room` tokens.
+    each head there is free memory for `room` tokens; q, k and v have so many `zeros` more than L, at their end.
     """
     from spatial_ttt.model.kernels import shaping_triton as kernels
 
-    return kernels.heads(qkv, rope, norms, kv_heads, scales, room)
+    return kernels.heads(qkv, rope, norms, kv_heads, scales, room, zeros)
 
 
 def rates(raw: Tensor, offset: float, num_heads: int, has: tuple[bool, bool]) -> tuple[Tensor, ...]:
@@ -73,11 +74,14 @@ def add_rms_norm(
     return kernels.add_rms_norm(x, more, weight, eps, room)
 
 
-def add_layer_norm(x: Tensor, late: Tensor | None, norm: Any) -> Tensor:
-    """Add a bias [D] (None: nothing) to x [S, P, D], which is dense, in place; its LayerNorm by the module `norm`."""
+def layer_norm(x: Tensor, late: Tensor | None, norm: Any) -> Tensor:
+    """The LayerNorm, by the module `norm`, of x [S, P, D], which is dense, with a bias [D] (None: nothing) added.
+
+    x itself stays without it; the sum is not rounded.
+    """
     from spatial_ttt.model.kernels import shaping_triton as kernels
 
-    return kernels.add_layer_norm(x, late, norm.weight, norm.bias, norm.eps)
+    return kernels.layer_norm(x, late, norm.weight, norm.bias, norm.eps)
 
 
 def swiglu_halves(both: Tensor, out: Tensor | None = None) -> Tensor:
@@ -87,11 +91,13 @@ def swiglu_halves(both: Tensor, out: Tensor | None = None) -> Tensor:
     return kernels.swiglu_halves(both, out)
 
 
-def turn_patches(qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int, bias: Tensor) -> Tensor:
+def turn_patches(
+    qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int, bias: Tensor, *, keys_only: bool = False
+) -> Tensor:
     """`vision._turn` of queries and keys and their bias, in place: qkv [S, P, 3 H Dh], cos, sin [P, Dh / 2].
 
-    The bias is [3 H Dh]; values stay as they are, without theirs.
+    The bias is [3 H Dh]; values stay as they are, without theirs, as do queries with `keys_only`.
     """
     from spatial_ttt.model.kernels import shaping_triton as kernels
 
-    return kernels.turn_patches(qkv, cos, sin, num_heads, bias)
+    return kernels.turn_patches(qkv, cos, sin, num_heads, bias, keys_only)

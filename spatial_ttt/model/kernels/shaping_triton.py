@@ -41,26 +41,34 @@ def _store_scaled(place, scales, width, c, channel, inside, x):
     tl.store(place, _scaled(x, by, shift), mask=inside)
 
 
-@triton.jit(do_not_specialize=["rows", "length", "room"])
+@triton.jit
+def _store_halves(place, half, first, second, inside):
+    tl.store(place, first, mask=inside)
+    tl.store(place + half, second, mask=inside)
+
+
+@triton.jit(do_not_specialize=["rows", "length", "room", "zeros"])
 def _heads(
-    qkv, rope, q_weight, k_weight, scales, out_q, out_k, out_v, fast, rows, length, room, stride_b, stride_l, rope_b,
-    rope_l, eps, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
+    qkv, rope, q_weight, k_weight, scales, out_q, out_k, out_v, fast, rows, length, room, zeros, stride_b, stride_l,
+    rope_b, rope_l, eps, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
     TOKENS: tl.constexpr, HAS_FAST: tl.constexpr,
 ):  # fmt: skip
-    """One head of TOKENS tokens: queries, then keys, then values, these behind `room` tokens. `scales` is [4, D]."""
+    """One head of TOKENS tokens, `zeros` behind them: queries, keys, values, these after `room`. `scales` is [4, D]."""
     row = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     head = tl.program_id(1)
-    batch, token, wide = row // length, row % length, room + length
+    span = length + zeros
+    batch, token, wide = row // span, row % span, room + span
     c = tl.arange(0, BLOCK)
     channel = c < HALF
     inside = (row < rows)[:, None] & channel[None, :]
+    there = inside & (token < length)[:, None]
     source = qkv + (batch * stride_b + token * stride_l)[:, None] + head * (2 * HALF) + c[None, :]
-    first = tl.load(source, mask=inside, other=0.0)
-    second = tl.load(source + HALF, mask=inside, other=0.0)
+    first = tl.load(source, mask=there, other=0.0)
+    second = tl.load(source + HALF, mask=there, other=0.0)
     dtype = first.dtype
     groups: tl.constexpr = HEADS // KV_HEADS
     width: tl.constexpr = HEADS * 2 * HALF
-    into = fast + row[:, None] * (3 * width) + c[None, :]
+    into = fast + (batch * length + token)[:, None] * (3 * width) + c[None, :]
     if head < HEADS + KV_HEADS:
         x, y = first.to(tl.float32), second.to(tl.float32)
         mean = (tl.sum(x * x, axis=1) + tl.sum(y * y, axis=1)) / (2 * HALF)
@@ -69,43 +77,45 @@ def _heads(
         first = _normed(x, scale, tl.load(weight + c, mask=channel, other=0.0)[None, :])
         second = _normed(y, scale, tl.load(weight + HALF + c, mask=channel, other=0.0)[None, :])
         angle = rope + (batch * rope_b + token * rope_l)[:, None] + c[None, :]
-        cos = tl.load(angle, mask=inside, other=0.0).to(tl.float32)
-        sin = tl.load(angle + HALF, mask=inside, other=0.0).to(tl.float32)
+        cos = tl.load(angle, mask=there, other=0.0).to(tl.float32)
+        sin = tl.load(angle + HALF, mask=there, other=0.0).to(tl.float32)
         x, y = first.to(tl.float32), second.to(tl.float32)
         turned_x, turned_y = (x * cos - y * sin).to(dtype), (y * cos + x * sin).to(dtype)
         if head < HEADS:
-            at = ((batch * HEADS + head) * length + token)[:, None] * (2 * HALF) + c[None, :]
-            tl.store(out_q + at, turned_x, mask=inside)
-            tl.store(out_q + at + HALF, turned_y, mask=inside)
+            at = ((batch * HEADS + head) * span + token)[:, None] * (2 * HALF) + c[None, :]
+            _store_halves(out_q + at, HALF, turned_x, turned_y, inside)
             if HAS_FAST:
                 by, to = scales + head * (2 * HALF), into + head * (2 * HALF)
-                _store_scaled(to, by, width, c, channel, inside, first)
-                _store_scaled(to + HALF, by + HALF, width, c, channel, inside, second)
+                _store_scaled(to, by, width, c, channel, there, first)
+                _store_scaled(to + HALF, by + HALF, width, c, channel, there, second)
         else:
             kv = head - HEADS
             at = ((batch * KV_HEADS + kv) * wide + room + token)[:, None] * (2 * HALF) + c[None, :]
-            tl.store(out_k + at, turned_x, mask=inside)
-            tl.store(out_k + at + HALF, turned_y, mask=inside)
+            _store_halves(out_k + at, HALF, turned_x, turned_y, inside)
             if HAS_FAST:
                 for group in tl.static_range(groups):
                     offset = width + (kv * groups + group) * (2 * HALF)
                     by, to = scales + width + offset, into + offset
-                    _store_scaled(to, by, width, c, channel, inside, first)
-                    _store_scaled(to + HALF, by + HALF, width, c, channel, inside, second)
+                    _store_scaled(to, by, width, c, channel, there, first)
+                    _store_scaled(to + HALF, by + HALF, width, c, channel, there, second)
     else:
         kv = head - HEADS - KV_HEADS
         at = ((batch * KV_HEADS + kv) * wide + room + token)[:, None] * (2 * HALF) + c[None, :]
-        tl.store(out_v + at, first, mask=inside)
-        tl.store(out_v + at + HALF, second, mask=inside)
+        _store_halves(out_v + at, HALF, first, second, inside)
         if HAS_FAST:
             for group in tl.static_range(groups):
                 to = into + 2 * width + (kv * groups + group) * (2 * HALF)
-                tl.store(to, first, mask=inside)
-                tl.store(to + HALF, second, mask=inside)
+                _store_halves(to, HALF, first, second, there)
 
 
 def heads(
-    qkv: Tensor, rope: Tensor, norms: HeadNorms, kv_heads: int, scales: Tensor | None, room: int
+    qkv: Tensor,
+    rope: Tensor,
+    norms: HeadNorms,
+    kv_heads: int,
+    scales: Tensor | None,
+    room: int,
+    zeros: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """See `shaping.heads`."""
     qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
@@ -114,15 +124,16 @@ def heads(
     dim = rope.shape[-1]
     total = width // dim
     num = total - 2 * kv_heads
-    q = qkv.new_empty(batch, num, length, dim)
-    k, v = (qkv.new_empty(batch, kv_heads, room + length, dim) for _ in range(2))
+    span = length + zeros
+    q = qkv.new_empty(batch, num, span, dim)
+    k, v = (qkv.new_empty(batch, kv_heads, room + span, dim) for _ in range(2))
     fast = qkv.new_empty(batch, length, 3 * num * dim) if scales is not None else None
     table = q if scales is None else scales.contiguous()
-    rows = batch * length
+    rows = batch * span
     if rows:
         _heads[(cdiv(rows, _TOKENS), total)](
             qkv, rope, norms.query, norms.key, table, q, k, v, q if fast is None else fast, rows, length,
-            room, *qkv.stride()[:2], *rope.stride()[:2], norms.eps, HEADS=num, KV_HEADS=kv_heads, HALF=dim // 2,
+            room, zeros, *qkv.stride()[:2], *rope.stride()[:2], norms.eps, HEADS=num, KV_HEADS=kv_heads, HALF=dim // 2,
             BLOCK=next_power_of_2(dim // 2), TOKENS=_TOKENS, HAS_FAST=fast is not None, num_warps=4,
         )  # fmt: skip
     return q, k[:, :, room:], v[:, :, room:], fast
@@ -214,35 +225,27 @@ def add_rms_norm(
 
 
 @triton.jit
-def _add_layer_norm(
-    x, late, weight, bias, out, size, eps, HAS_LATE: tl.constexpr, BLOCK: tl.constexpr
-):
+def _layer_norm(x, late, weight, bias, out, size, eps, HAS_LATE: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     c = tl.arange(0, BLOCK)
     mask = c < size
     at = row * size + c
-    value = tl.load(x + at, mask=mask, other=0.0)
-    dtype = value.dtype
+    exact = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
     if HAS_LATE:
-        other = tl.load(late + c, mask=mask, other=0.0)
-        value = (value.to(tl.float32) + other.to(tl.float32)).to(dtype)
-        tl.store(x + at, value, mask=mask)
-    exact = value.to(tl.float32)
+        exact += tl.load(late + c, mask=mask, other=0.0).to(tl.float32)
     mean = tl.sum(exact, axis=0) / size
     apart = tl.where(mask, exact - mean, 0.0)
     scale = 1.0 / tl.sqrt(tl.sum(apart * apart, axis=0) / size + eps)
     w = tl.load(weight + c, mask=mask, other=0.0).to(tl.float32)
     b = tl.load(bias + c, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + at, (apart * scale * w + b).to(dtype), mask=mask)
+    tl.store(out + at, (apart * scale * w + b).to(out.dtype.element_ty), mask=mask)
 
 
-def add_layer_norm(
-    x: Tensor, late: Tensor | None, weight: Tensor, bias: Tensor, eps: float
-) -> Tensor:
-    """See `shaping.add_layer_norm`."""
+def layer_norm(x: Tensor, late: Tensor | None, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """See `shaping.layer_norm`."""
     size = x.shape[-1]
     out = torch.empty_like(x)
-    _add_layer_norm[(x.numel() // size,)](
+    _layer_norm[(x.numel() // size,)](
         x, x if late is None else late, weight, bias, out, size, eps, HAS_LATE=late is not None,
         BLOCK=next_power_of_2(size), num_warps=4,
     )  # fmt: skip
@@ -275,10 +278,10 @@ def swiglu_halves(both: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 @triton.jit(do_not_specialize=["rows", "patches"])
-def _turn_patches(qkv, cos, sin, bias, rows, patches, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
-                  TOKENS: tl.constexpr):  # fmt: skip
+def _turn_patches(qkv, cos, sin, bias, rows, patches, HEADS: tl.constexpr, FIRST: tl.constexpr, HALF: tl.constexpr,
+                  BLOCK: tl.constexpr, TOKENS: tl.constexpr):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
-    head = tl.program_id(1)
+    head = FIRST + tl.program_id(1)
     c = tl.arange(0, BLOCK)
     inside = (row < rows)[:, None] & (c < HALF)[None, :]
     angle = (row % patches)[:, None] * HALF + c[None, :]
@@ -297,13 +300,16 @@ def _turn_patches(qkv, cos, sin, bias, rows, patches, HEADS: tl.constexpr, HALF:
     tl.store(at + HALF, (y * turn_x + x * turn_y).to(first.dtype), mask=inside)
 
 
-def turn_patches(qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int, bias: Tensor) -> Tensor:
+def turn_patches(
+    qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int, bias: Tensor, keys_only: bool
+) -> Tensor:
     """See `shaping.turn_patches`; heads of queries and of keys lie side by side, so one grid turns both."""
     slots, patches, width = qkv.shape
     half = width // 6 // num_heads
     rows = slots * patches
-    _turn_patches[(cdiv(rows, _TOKENS), 2 * num_heads)](
-        qkv, cos, sin, bias, rows, patches, HEADS=num_heads, HALF=half, BLOCK=next_power_of_2(half),
+    first = num_heads if keys_only else 0
+    _turn_patches[(cdiv(rows, _TOKENS), 2 * num_heads - first)](
+        qkv, cos, sin, bias, rows, patches, HEADS=num_heads, FIRST=first, HALF=half, BLOCK=next_power_of_2(half),
         TOKENS=_TOKENS, num_warps=4,
     )  # fmt: skip
     return qkv

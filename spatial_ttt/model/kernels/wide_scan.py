@@ -2,7 +2,8 @@
 
 The three matrices of a head lie side by side, [B, H, 3, D, D] (gate, up, down): gate and up share their products, and
 a write treats all alike. Per write the sum and the write itself are saved in float32 and the new weights rounded;
-everything else is made again. In plain torch a write and its gradient are 140 launches, here they are nine.
+everything else is made again, Newton-Schulz's steps unless the caller keeps them. In plain torch a write and its
+gradient are 140 launches, here they are nine, or 36 where steps are kept.
 
     forward     for every chunk: read; then gradient, + beta * momentum, Newton-Schulz, + base, row norms
     backward    the same in reverse: gradients of the weights of a chunk -> of its last write -> of that chunk's tokens
@@ -45,9 +46,17 @@ def problem(state: FastState, inputs: FastInputs, config: TTTConfig) -> str | No
 
 
 def scan(
-    state: FastState, inputs: FastInputs, initial: FastWeights, config: TTTConfig, keep_state: bool
+    state: FastState,
+    inputs: FastInputs,
+    initial: FastWeights,
+    config: TTTConfig,
+    keep_state: bool,
+    keep_steps: bool = False,
 ) -> tuple[Tensor, FastState, FastInputs]:
-    """As `kernels.scan.scan`: it starts at a chunk's border; without `keep_state` the state comes back as it was."""
+    """As `kernels.scan.scan`: it starts at a chunk's border; without `keep_state` the state comes back as it was.
+
+    `keep_steps` keeps Newton-Schulz's for the backward pass: 15 numbers in its precision for every one of a write.
+    """
     rule = rule_of(state, config, keep_state)
     beta, rest = betas(inputs, config.chunk_size)
     norms = torch.stack(tuple(initial), dim=1).norm(dim=-1)  # [H, 3, D]
@@ -66,6 +75,7 @@ def scan(
         master,
         momentum,
         rule,
+        keep_steps,
     )
     if not keep_state:
         return out, state, rest
@@ -87,6 +97,7 @@ class _Saved:
     writes: Tensor
     squares: Tensor  # [n, matrices, blocks]
     momentum: Tensor | None
+    steps: Tensor | None  # [n, 3, steps, B, H, 3, D, D]: see `kept_steps_triton`
 
     def chunk(self, x: Tensor, number: int, size: int) -> Tensor:
         """The tokens of a chunk of [B, H, L, ...]."""
@@ -107,6 +118,7 @@ class _WideScan(torch.autograd.Function):
         master: Tensor | None,
         momentum: Tensor | None,
         rule: Rule,
+        keep_steps: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         num, shape = beta.shape[-1], first.shape
         like = first.contiguous()
@@ -122,6 +134,7 @@ class _WideScan(torch.autograd.Function):
             writes=like.new_empty(num, *shape),
             squares=like.new_empty(0),  # found on the way
             momentum=None if momentum is None else momentum.contiguous(),
+            steps=_room(num, like, rule) if keep_steps and rule.use_muon else None,
         )
         out = _forward(saved, like, None if master is None else master.contiguous(), rule)
         ctx.save_for_backward(*vars(saved).values())
@@ -153,7 +166,7 @@ class _WideScan(torch.autograd.Function):
         d_beta = work.d_beta.sum((-2, -1)).movedim(0, -1).to(beta_dtype)
         d_norms = work.d_norms.sum((0, 1))
         tokens = (work.d_query, work.d_key, work.d_value, work.d_lr.to(lr_dtype))
-        return *tokens, d_beta, d_norms, d_first, d_master, d_momentum, None
+        return *tokens, d_beta, d_norms, d_first, d_master, d_momentum, None, None
 
 
 def _forward(saved: _Saved, first: Tensor, master: Tensor | None, rule: Rule) -> Tensor:
@@ -161,7 +174,8 @@ def _forward(saved: _Saved, first: Tensor, master: Tensor | None, rule: Rule) ->
     from spatial_ttt.model.kernels import commit_triton, network_triton, wide_scan_triton
 
     size, num = rule.chunk_size, len(saved.totals)
-    if rule.use_muon:  # what is captured once is captured here, not among a backward pass
+    if rule.use_muon and saved.steps is None:
+        # What is captured once is captured here, not among a backward pass.
         wide_scan_triton.backward_products(first, rule.polish_dtype)
     saved.lows[0] = first
     base = first if master is None else master
@@ -184,9 +198,7 @@ def _forward(saved: _Saved, first: Tensor, master: Tensor | None, rule: Rule) ->
         write, total = saved.writes[n], saved.totals[n]
         before = None if past is None else _places(past)
         squares.append(commit_triton.begin(_places(gradient), before, saved.beta[n], 1, write))
-        delta = write
-        if rule.use_muon:
-            delta = wide_scan_triton.orthogonalise(write, squares[n], rule.polish_dtype)
+        delta = _orthogonalise(saved, n, squares[n], rule) if rule.use_muon else write
         weights = first if n else torch.empty_like(first)  # `first` itself is the caller's
         first = weights
         places = (total, weights, saved.lows[n + 1])
@@ -194,6 +206,15 @@ def _forward(saved: _Saved, first: Tensor, master: Tensor | None, rule: Rule) ->
         base = total if rule.is_pre_norm else weights
     saved.squares = torch.stack(squares)
     return out
+
+
+def _orthogonalise(saved: _Saved, n: int, squares: Tensor, rule: Rule) -> Tensor:
+    """Newton-Schulz of a write; its steps are kept where there is room."""
+    from spatial_ttt.model.kernels import kept_steps_triton, wide_scan_triton
+
+    if saved.steps is None:
+        return wide_scan_triton.orthogonalise(saved.writes[n], squares, rule.polish_dtype)
+    return kept_steps_triton.orthogonalise(saved.writes[n], squares, saved.steps[n])
 
 
 class _Backward:
@@ -268,6 +289,7 @@ class _Backward:
 
     def write(self, n: int, d_last: Tensor | None) -> None:
         """Through a write: from the weights it made to the write itself and what it was added to."""
+        from spatial_ttt.model.kernels import kept_steps_triton
         from spatial_ttt.model.kernels import wide_scan_triton as kernels
 
         saved, rule, is_last = self.saved, self.rule, n + 1 == len(self.saved.totals)
@@ -281,23 +303,31 @@ class _Backward:
         if rule.is_pre_norm:
             of_total = torch.empty_like(self.d_weights) if is_last or more is None else more
         products = None
-        if rule.use_muon:
+        if saved.steps is not None:
+            products = kept_steps_triton.backward_products(saved.steps[n])
+        elif rule.use_muon:
             products = kernels.backward_products(of_total, rule.polish_dtype)
-        low = products.inputs[1] if products else None
+            kernels.scale(saved.writes[n], saved.squares[n], products.inputs[0])
+        low = products.inputs[-1] if products else None
         out = (of_total, low, self.d_norms[n])
         kernels.norm_backward(saved.totals[n], saved.norms, self.d_weights, more, out, ROW_EPS)
         self.d_total = of_total if rule.is_pre_norm else None
         grad, squares = of_total, None
         if products:
-            squares = saved.squares[n]
-            kernels.scale(saved.writes[n], squares, products.inputs[0])
-            grad = products.run()
+            squares, grad = saved.squares[n], products.run()
         kernels.write_backward(grad, saved.writes[n], squares, later, (self.d_write, self.low))
 
     def weights(self, n: int) -> tuple[Tensor, Tensor]:
         """Gate above up [B, H, 2 D, D], and down [B, H, D, D], rounded."""
         low = self.saved.lows[n]
         return low[:, :, :2].flatten(2, 3), low[:, :, 2]
+
+
+def _room(num: int, like: Tensor, rule: Rule) -> Tensor:
+    """Where the steps of so many writes [B, H, 3, D, D] are kept."""
+    from spatial_ttt.model.kernels import kept_steps_triton
+
+    return kept_steps_triton.room(num, like.shape, rule.polish_dtype, like.device)
 
 
 def _blocks(stacked: Tensor) -> int:

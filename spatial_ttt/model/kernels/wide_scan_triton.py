@@ -3,7 +3,7 @@
 Matrices lie as in `commit_triton`, [B, H, 3, D, D]. A step makes PX of X with P = a + bA + cAA, A = XX'. Its gradient,
 for G that of its result, is PG + EX with E = bS + c(SA + AS), S = GX' + XG'. A, P, S and E are symmetric, so half
 of their tiles are made here; PX and, P beside E and G above X, PG + EX are one product of the library each. All
-products of a pass are one graph on a GPU.
+products of a pass are one graph on a GPU. Steps that are kept instead of made again: `kept_steps_triton`.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
@@ -259,14 +259,12 @@ def write_backward(
 
 def _forward_products(shape: torch.Size, work: torch.dtype, device: torch.device) -> Products:
     first, second, gram, poly = (torch.empty(shape, dtype=work, device=device) for _ in range(4))
-    square = _Squares(shape, work)
+    launch = StepLaunches(shape, work)
 
     def run() -> Tensor:
         x, other = first, second
-        for a, b, c in COEFFICIENTS:
-            square(x, gram)
-            square(gram, poly, (a, b, c))
-            _bmm(poly, x, other)
+        for coefficients in COEFFICIENTS:
+            launch.forward(x, (gram, poly, other), coefficients)
             x, other = other, x
         return x
 
@@ -279,50 +277,79 @@ def _backward_products(shape: torch.Size, work: torch.dtype, device: torch.devic
     left = new(steps, *shape[:3], width, 2 * width)  # P beside E
     right = new(steps, *shape[:3], 2 * width, width)  # G above X
     gram, s, found = new(steps, *shape), new(shape), new(shape)
-    square = _Squares(shape, work)
+    launch = StepLaunches(shape, work)
     poly, more = left.split(width, dim=-1)
     g, x = right.split(width, dim=-2)
-    how = square.how | {"K": min(32, square.how["K"])}  # twice the operands
-    apart = width * width
 
     def run() -> Tensor:
         for n, coefficients in enumerate(COEFFICIENTS):
-            square(x[n], gram[n])
-            square(gram[n], poly[n], coefficients)
-            if n + 1 < steps:
-                _bmm(poly[n], x[n], x[n + 1])
+            later = x[n + 1] if n + 1 < steps else None
+            launch.forward(x[n], (gram[n], poly[n], later), coefficients)
         for n in reversed(range(steps)):
-            _, b, c = COEFFICIENTS[n]
-            _symmetric[square.grid](
-                g[n], x[n], s, s, 0.0, 1.0, A_STEP=2 * apart, B_STEP=2 * apart, STEP=apart, ROW=width,
-                HAS_SUM=False, **how,
-            )  # fmt: skip
-            _symmetric[square.grid](
-                s, gram[n], s, more[n], b, c, A_STEP=apart, B_STEP=apart, STEP=2 * apart, ROW=2 * width,
-                HAS_SUM=True, **how,
-            )  # fmt: skip
-            _bmm(left[n], right[n], g[n - 1] if n else found)
+            launch.terms(g[n], x[n], gram[n], (s, more[n]), COEFFICIENTS[n])
+            multiply(left[n], right[n], g[n - 1] if n else found)
         return found
 
     return Products((x[0], g[-1]), run)
 
 
-class _Squares:
-    """Launches of `_square` on matrices [B, H, 3, D, D]."""
+class StepLaunches:
+    """Launches of a step's products, on matrices [B, H, 3, D, D] in the products' precision."""
 
     def __init__(self, shape: torch.Size, work: torch.dtype) -> None:
-        self.how, self.grid, _ = launches(shape, work)
+        self.how, self._half, self.whole = launches(shape, work)
 
-    def __call__(
+    def forward(
+        self,
+        x: Tensor,
+        out: tuple[Tensor, Tensor, Tensor | None],
+        coefficients: tuple[float, float, float],
+    ) -> None:
+        """A, P and, where there is a place for it, PX; X and A are dense, P may lie at any distance."""
+        gram, poly, later = out
+        self._square(x, gram)
+        self._square(gram, poly, coefficients)
+        if later is not None:
+            multiply(poly, x, later)
+
+    def terms(
+        self,
+        g: Tensor,
+        x: Tensor,
+        gram: Tensor,
+        out: tuple[Tensor, Tensor],
+        coefficients: tuple[float, float, float],
+    ) -> None:
+        """S and E from G, X and A; S and A are dense, the others may lie at any distance."""
+        s, more = out
+        self._symmetric(g, x, s)
+        self._symmetric(s, gram, more, coefficients)
+
+    def _square(
         self, a: Tensor, out: Tensor, coefficients: tuple[float, float, float] | None = None
     ) -> None:
-        """a a' of dense matrices, or with coefficients their polynomial, into places of any distance."""
-        _square[self.grid](
+        """a a', or of A with coefficients P."""
+        _square[self._half](
             a, out, *(coefficients or (0.0, 0.0, 1.0)), A_STEP=a.stride(2), STEP=out.stride(2), ROW=out.stride(3),
             HAS_SUM=coefficients is not None, **self.how,
         )  # fmt: skip
 
+    def _symmetric(
+        self,
+        a: Tensor,
+        b: Tensor,
+        out: Tensor,
+        coefficients: tuple[float, float, float] | None = None,
+    ) -> None:
+        """a b' + b a', or of S and A with coefficients E."""
+        _, beta, alpha = coefficients or (0.0, 0.0, 1.0)
+        how = self.how | {"K": min(32, self.how["K"])}  # twice the operands
+        _symmetric[self._half](
+            a, b, a, out, beta, alpha, A_STEP=a.stride(2), B_STEP=b.stride(2), STEP=out.stride(2),
+            ROW=out.stride(3), HAS_SUM=coefficients is not None, **how,
+        )  # fmt: skip
 
-def _bmm(a: Tensor, b: Tensor, out: Tensor) -> None:
+
+def multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
     """out = a @ b of [B, H, 3, N, K] and [B, H, 3, K, M], whose matrices lie at equal distances."""
     torch.bmm(a.flatten(0, 2), b.flatten(0, 2), out=out.flatten(0, 2))

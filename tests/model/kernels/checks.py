@@ -24,6 +24,7 @@ from tests.model.kernels.check import Check, Function
 from tests.model.kernels.commit_checks import commit
 from tests.model.kernels.layer_checks import decoder, patching, runs, steady, streaming, tower
 from tests.model.kernels.merging_checks import merging
+from tests.model.kernels.shaping_checks import heads, shaping
 from tests.model.kernels.tower_attention_checks import tower_attention
 from tests.model.kernels.whole_checks import packed, whole_convolution
 from tests.model.kernels.wide_checks import wide_scan
@@ -197,7 +198,12 @@ def scan_inputs(shape: Sequence[int], device: torch.device) -> list[Tensor]:
 
 
 def scan_by_pieces(
-    config: Any, backend: str, borders: Sequence[int], *, lone_writes: bool = True
+    config: Any,
+    backend: str,
+    borders: Sequence[int],
+    *,
+    lone_writes: bool = True,
+    keep_newton_schulz: bool = False,
 ) -> Function:
     """Scan piece by piece; with several pieces the last state counts as a result.
 
@@ -213,6 +219,7 @@ def scan_by_pieces(
         state = fw.initial_state(weights, query.shape[0])
         inputs = fw.FastInputs(query, key, value, lr, beta)
         keep = len(borders) > 1
+        how = {"keep_state": keep, "keep_newton_schulz": keep_newton_schulz}
         start, outputs = 0, []
         for stop in borders:
             if state.num_tokens and not lone_writes:
@@ -220,77 +227,13 @@ def scan_by_pieces(
                     state = fw.commit(state, weights, config)
             with request_backend(backend):
                 piece = inputs.cut(start, stop)
-                out, state = fw.scan(state, piece, weights, config, keep_state=keep)
+                out, state = fw.scan(state, piece, weights, config, **how)
             outputs.append(out)
             start = stop
         ends = (*state.weights, *(state.master or ()), *(state.momentum or ())) if keep else ()
         return (torch.cat(outputs, dim=2), *ends)
 
     return run
-
-
-def shaping(device: torch.device) -> Iterator[Check]:
-    """Streaming's token-wise passes, at odd sizes and on slices of wider tensors."""
-    from torch.nn.functional import rms_norm
-
-    from spatial_ttt.model.kernels import shaping as kernel
-    from spatial_ttt.model.vision import _turn
-
-    kinds = ((torch.float32, 3e-6), (torch.bfloat16, 8e-3))
-    sizes = [(2, 5, 24), (1, 19, 40)] + [(2, 700, 2048)] * (device.type == "cuda")
-    for (batch, length, size), (dtype, limit) in product(sizes, kinds):
-
-        def random(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
-            return torch.randn(*shape, device=device).to(dtype)
-
-        name = f"{batch}x{length}x{size} {dtype}"
-        wide, more = random(batch, length + 2, size)[:, 1:-1], random(batch, length, size)
-        weight = random(size)
-        norm: Function = lambda x, m, w: (x + m, rms_norm(x + m, w.shape, w, 1e-6))  # noqa: E731
-        add: Function = lambda x, m, w: kernel.add_rms_norm(x, m, w, 1e-6)  # noqa: E731
-        yield Check(f"add and norm {name}", add, norm, (wide, more, weight), limit, False)
-        layer: Any = torch.nn.LayerNorm(size, 1e-6, device=device, dtype=dtype)
-        torch.nn.init.normal_(layer.weight), torch.nn.init.normal_(layer.bias)
-        sides = (layer.weight.detach(), layer.bias.detach())
-
-        def centred(x: Tensor, m: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            out = F.layer_norm(x + m, w.shape, w, b, 1e-6)
-            return x + m, out, out
-
-        def both(x: Tensor, late: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            x = x.clone()  # written over
-            out = kernel.add_layer_norm(x, late, layer)  # noqa: B023
-            return x, out, kernel.add_layer_norm(x, None, layer)  # noqa: B023
-
-        yield Check(
-            f"add and layer norm {name}", both, centred, (more, weight, *sides), limit, False
-        )
-        lone: Function = lambda x, w: kernel.rms_norm(x, w, 1e-6)  # noqa: E731
-        plain: Function = lambda x, w: rms_norm(x, w.shape, w, 1e-6)  # noqa: E731
-        yield Check(f"norm {name}", lone, plain, (wide, weight), limit, False)
-        half: Function = lambda x: F.silu(x[..., : size // 2]) * x[..., size // 2 :]  # noqa: B023, E731
-        yield Check(f"swiglu {name}", kernel.swiglu_halves, half, (more,), limit, False)
-        heads = 2
-        dim = size // 8
-        qkv, cos, sin = (
-            random(batch, length, 6 * dim * heads),
-            random(length, dim),
-            random(length, dim),
-        )
-
-        bias = random(6 * dim * heads)
-
-        def turn(qkv: Tensor, bias: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-            late = bias.clone()
-            late[4 * dim * heads :] = 0  # noqa: B023 - of the values
-            q, k, v = (qkv + late).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # noqa: B023
-            parts = (_turn(q, cos, sin), _turn(k, cos, sin), v)
-            return torch.stack(parts).permute(1, 3, 0, 2, 4).flatten(2)
-
-        def fast(qkv: Tensor, bias: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-            return kernel.turn_patches(qkv.clone(), cos, sin, heads, bias)  # noqa: B023
-
-        yield Check(f"patches {name}", fast, turn, (qkv, bias, cos, sin), limit, False)
 
 
 CHECKS = {
@@ -304,6 +247,7 @@ CHECKS = {
     "packed": packed,
     "decoder": decoder,
     "shaping": shaping,
+    "heads": heads,
     "streaming": streaming,
     "tower": tower,
     "tower_attention": tower_attention,

@@ -196,12 +196,15 @@ def patching(device: torch.device) -> Iterator[Check]:
 
 
 def tower(device: torch.device) -> Iterator[Check]:
-    """Slots through the vision tower, whose biases are added late, fresh and prepared."""
+    """Slots through the vision tower, whose biases are added late, fresh and prepared: of weights as they are."""
     from spatial_ttt.model.kernels import request_backend
     from spatial_ttt.model.vision import encode_slots
     from spatial_ttt.testing.small import small_model
 
     visual = small_model().model.visual.to(device)
+    visual.blocks.extend(deepcopy(block) for block in list(visual.blocks))
+    visual.config.depth = len(visual.blocks)
+    visual.config.deepstack_visual_indexes = [1]
     with torch.no_grad():
         for parameter in visual.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -213,9 +216,12 @@ def tower(device: torch.device) -> Iterator[Check]:
         own = deepcopy(visual).to(patches.dtype)
         for block in own.blocks:
             block.attn.__dict__.update({"packed": {}} if is_prepared else {})
+        last = own.blocks[0].mlp.linear_fc2.bias
         with request_backend(backend):
-            for _ in range(1 + is_prepared):
-                seen = encode_slots(own, patches.clone(), (4, 6))
+            for change in (8.0, -8.0) if is_prepared else ():
+                encode_slots(own, patches.clone(), (4, 6))
+                last.add_(change)  # what was derived of it no longer holds
+            seen = encode_slots(own, patches.clone(), (4, 6))
         return seen.tokens, seen.deepstack
 
     for (dtype, limit), is_prepared in product(kinds, (False, True)):
@@ -228,9 +234,10 @@ def tower(device: torch.device) -> Iterator[Check]:
 def streaming(device: torch.device) -> Iterator[Check]:
     """Pieces of a stream through two layers, without gradients: every kernel that streaming uses.
 
-    One row as if its pieces were long, so that layers leave room for what the next ones held back.
+    As if its pieces were long: layers leave room for what the next ones held back, anchors make zeros behind them,
+    which reach over the end of a page.
     """
-    from spatial_ttt.model import decoder
+    from spatial_ttt.model import decoder, fused_attention, kv_cache
     from spatial_ttt.model.decoder import HybridDecoder
     from spatial_ttt.model.kernels import request_backend
     from spatial_ttt.model.layers import pack
@@ -269,7 +276,13 @@ def streaming(device: torch.device) -> Iterator[Check]:
 
         def stream(*inputs: Tensor, backend: str, model: HybridDecoder = model) -> Tensor:
             state, out = model.start(), []
-            with request_backend(backend), patch.object(decoder, "ROOMY_TOKENS", 1):
+            long = {"LONG_QUERIES": 6, "QUERY_STEP": 16}
+            with (
+                request_backend(backend),
+                patch.object(decoder, "ROOMY_TOKENS", 1),
+                patch.multiple(fused_attention, **long),
+                patch.object(kv_cache, "PAGE_TOKENS", 40),
+            ):
                 for hidden, piece in zip(inputs, pieces, strict=True):
                     tokens, position = model.tokens(hidden, piece, state.position)
                     done, state = model(tokens, state._replace(position=position))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from copy import deepcopy
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.attention import attend, causal_mask
 from spatial_ttt.model.kernels import cudnn_attention as graphs
 from spatial_ttt.model.kernels import request_backend
-from tests.model.streams import relative
+from tests.model.streams import model_of, push, random_stream, relative, video
 
 HALF = torch.bfloat16
 
@@ -36,9 +37,18 @@ def test_what_keeps_it_away_is_told(given, told):
     assert found is None if told is None else found is not None and told in found
 
 
+@torch.no_grad()
 def test_a_cpu_has_none():
-    x = torch.zeros(1, 1, 600, 64, dtype=HALF)
-    assert not graphs.applies(x, x)
+    x = torch.zeros(1, 1, 2 * graphs.LEAST_OF_STREAM, 64, dtype=HALF)
+    assert not graphs.padding(x, x.shape[2] + 1, 64)
+    assert not graphs.reads_window(x[:, :, graphs.LEAST_OF_STREAM :], x, graphs.LEAST_OF_STREAM, 0)
+    with torch.enable_grad():
+        assert not graphs.applies(x, x)
+
+
+def test_what_stands_behind_is_seen_where_it_lies():
+    wide = torch.arange(2 * 3 * 40 * 8).view(2, 3, 40, 8)
+    assert torch.equal(graphs._with_behind(wide[:, :, 4:30], 7), wide[:, :, 4:37])
 
 
 def test_what_is_not_laid_as_it_reads_is_copied():
@@ -182,3 +192,54 @@ def test_threads_and_streams_do_not_meet():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+STREAMED = [(512, 300, 0), (500, 300, 12), (600, 77, 200), (1001, 640, 23)]
+
+
+def streamed(length: int, window: int, behind: int) -> list[Tensor]:
+    """Queries of a stream, its last keys and values and their own, with other tokens behind them in memory."""
+    made = torch.Generator("cuda").manual_seed(length)
+    wide = (
+        torch.randn(1, heads, more + length + behind, 64, generator=made, device="cuda").to(HALF)
+        for heads, more in ((4, 0), (2, window), (2, window))
+    )
+    return [x[:, :, : x.shape[2] - behind] for x in wide]
+
+
+@gpu
+@needs_it
+@pytest.mark.parametrize(("length", "window", "behind"), STREAMED)
+@torch.no_grad()
+def test_windows_of_streams_are_those_of_the_definition(length, window, behind, monkeypatch):
+    monkeypatch.setattr(graphs, "LEAST_OF_STREAM", 256)
+    q, k, v = streamed(length, window, behind)
+    assert graphs.reads_window(q, k, window, behind)
+    assert not graphs.reads_window(q, k, window, -1 - length % -graphs.STREAM_LENGTHS)
+    expected = by_definition(q.double(), k.double(), v.double(), window)
+    found = attend(q, k, v, window=window, behind=behind)
+    assert torch.equal(found, graphs.attend_window(q, k, v, window))
+    assert relative(found.double(), expected) < 0.01
+
+
+@gpu
+@needs_it
+@torch.no_grad()
+def test_streams_go_to_it_once_their_windows_are_full(monkeypatch):
+    exact = model_of(torch.float64)
+    stream = random_stream(exact, video((2, 3), 12, ends=False))
+    model = deepcopy(exact).bfloat16().cuda()
+    half = stream._replace(
+        hidden=stream.hidden.cuda().bfloat16(), deepstack=stream.deepstack.cuda().bfloat16()
+    )
+    cuts = range(32, stream.length, 32)
+    expected, _ = push(model, half, cuts)
+    lengths: list[int] = []
+    real = graphs.attend_window
+    monkeypatch.setattr(graphs, "LEAST_OF_STREAM", 16)
+    monkeypatch.setattr(
+        graphs, "attend_window", lambda *parts: lengths.append(parts[0].shape[2]) or real(*parts)
+    )
+    found, _ = push(model, half, cuts)
+    assert len(lengths) >= 4 and min(lengths) >= 16
+    assert relative(found, expected) < 0.05
