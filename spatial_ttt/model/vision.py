@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spatial_ttt.model.kernels import shaping, tower_attention
-from spatial_ttt.model.kernels.tower_attention import Turn
 from spatial_ttt.model.layers import derived, taken
 
 BATCH_SLOTS = 32
@@ -188,10 +187,10 @@ def _add_attention(to: Tensor, attn: Any, given: list[Tensor], cos: Tensor, sin:
     """As `_add_mlp`, but for the bias of values, too; those of queries and keys are added as they are turned."""
     first, last = attn.qkv, attn.proj
     qkv = F.linear(given.pop(), first.weight)
+    qkv = shaping.turn_patches(qkv, cos, sin, attn.num_heads, first.bias)
     if tower_attention.applies(qkv, attn.num_heads):
-        mixed = tower_attention.attend(qkv, attn.num_heads, Turn(cos, sin, first.bias))
+        mixed = tower_attention.attend(qkv, attn.num_heads)
     else:
-        shaping.turn_patches(qkv, cos, sin, attn.num_heads, first.bias)
         q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
         del q, k, v

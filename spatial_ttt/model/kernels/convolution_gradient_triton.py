@@ -83,7 +83,7 @@ def _backward_slots(
     stop = tl.minimum(begin + FRAMES, writes)
     first = begin + BEHIND - 2
     values = _around(base, first, reads, grad_t, places, channel, channels, EVEN)
-    for i in tl.range(0, stop - begin + 2, num_stages=1):
+    for i in tl.range(0, stop - begin + 2, num_stages=1, loop_unroll_factor=2):
         # Asked for before they are needed: gradients come from far away.
         later = _around(base, first + i + 1, reads, grad_t, places, channel, channels, EVEN)
         now = next_1

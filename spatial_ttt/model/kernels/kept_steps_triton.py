@@ -14,7 +14,6 @@ import triton.language as tl
 from torch import Tensor
 
 from spatial_ttt.model.kernels.captured import Products
-from spatial_ttt.model.kernels.commit_triton import multiply_launch
 from spatial_ttt.model.kernels.products import product
 from spatial_ttt.model.kernels.wide_scan_triton import StepLaunches, scale
 from spatial_ttt.model.newton_schulz import COEFFICIENTS
@@ -66,7 +65,7 @@ def backward_products(steps: Tensor) -> Products:
     x, gram, poly = steps
     first, second, s, more = (torch.empty_like(x[0]) for _ in range(4))
     launch = StepLaunches(x[0].shape, steps.dtype)
-    how, grid = multiply_launch(launch.how, launch.whole)
+    how, grid = launch.how | {"N": launch.how["M"]}, launch.whole
 
     def run() -> Tensor:
         g, other = first, second

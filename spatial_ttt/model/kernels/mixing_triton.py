@@ -19,7 +19,8 @@ from spatial_ttt.model.kernels.commit_triton import sum_of
 from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
 
 _TILE = 2048  # entries of a program's tile
-_PARTS = 1024  # programs that share the rows of a weight gradient
+_WIDE_TILE = 4096  # the same of a program that sums up
+_PARTS = 4096  # programs that share the rows of a weight gradient
 
 
 @triton.jit
@@ -210,10 +211,10 @@ def _combine_backward(
     tl.store(parts + first * dim + channel, d_w, mask=channel < dim)
 
 
-def _tile(dim: int) -> tuple[int, int]:
+def _tile(dim: int, entries: int = _TILE) -> tuple[int, int]:
     """Tokens and channels of a program."""
     channels = next_power_of_2(dim)
-    return max(1, min(32, _TILE // channels)), channels
+    return max(1, min(32, entries // channels)), channels
 
 
 def _unit_last(x: Tensor) -> Tensor:
@@ -299,7 +300,7 @@ def combine_backward(
     """Gradients of read [B, H, L, D] (which lies as that does), weight and gate."""
     grad, read, gate = grad.contiguous(), _unit_last(read), gate.contiguous()
     batch, heads, length, dim = read.shape
-    rows, channels = _tile(dim)
+    rows, channels = _tile(dim, _WIDE_TILE)
     count = batch * length * heads
     programs = min(_PARTS, cdiv(count, rows))
     d_read = torch.empty_like(read)

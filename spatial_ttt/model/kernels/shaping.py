@@ -91,13 +91,11 @@ def swiglu_halves(both: Tensor, out: Tensor | None = None) -> Tensor:
     return kernels.swiglu_halves(both, out)
 
 
-def turn_patches(
-    qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int, bias: Tensor, *, keys_only: bool = False
-) -> Tensor:
+def turn_patches(qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int, bias: Tensor) -> Tensor:
     """`vision._turn` of queries and keys and their bias, in place: qkv [S, P, 3 H Dh], cos, sin [P, Dh / 2].
 
-    The bias is [3 H Dh]; values stay as they are, without theirs, as do queries with `keys_only`.
+    The bias is [3 H Dh]; values stay as they are, without theirs.
     """
     from spatial_ttt.model.kernels import shaping_triton as kernels
 
-    return kernels.turn_patches(qkv, cos, sin, num_heads, bias, keys_only)
+    return kernels.turn_patches(qkv, cos, sin, num_heads, bias)

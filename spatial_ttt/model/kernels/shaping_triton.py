@@ -278,10 +278,10 @@ def swiglu_halves(both: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 @triton.jit(do_not_specialize=["rows", "patches"])
-def _turn_patches(qkv, cos, sin, bias, rows, patches, HEADS: tl.constexpr, FIRST: tl.constexpr, HALF: tl.constexpr,
-                  BLOCK: tl.constexpr, TOKENS: tl.constexpr):  # fmt: skip
+def _turn_patches(qkv, cos, sin, bias, rows, patches, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
+                  TOKENS: tl.constexpr):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
-    head = FIRST + tl.program_id(1)
+    head = tl.program_id(1)
     c = tl.arange(0, BLOCK)
     inside = (row < rows)[:, None] & (c < HALF)[None, :]
     angle = (row % patches)[:, None] * HALF + c[None, :]
@@ -300,16 +300,13 @@ def _turn_patches(qkv, cos, sin, bias, rows, patches, HEADS: tl.constexpr, FIRST
     tl.store(at + HALF, (y * turn_x + x * turn_y).to(first.dtype), mask=inside)
 
 
-def turn_patches(
-    qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int, bias: Tensor, keys_only: bool
-) -> Tensor:
+def turn_patches(qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int, bias: Tensor) -> Tensor:
     """See `shaping.turn_patches`; heads of queries and of keys lie side by side, so one grid turns both."""
     slots, patches, width = qkv.shape
     half = width // 6 // num_heads
     rows = slots * patches
-    first = num_heads if keys_only else 0
-    _turn_patches[(cdiv(rows, _TOKENS), 2 * num_heads - first)](
-        qkv, cos, sin, bias, rows, patches, HEADS=num_heads, FIRST=first, HALF=half, BLOCK=next_power_of_2(half),
+    _turn_patches[(cdiv(rows, _TOKENS), 2 * num_heads)](
+        qkv, cos, sin, bias, rows, patches, HEADS=num_heads, HALF=half, BLOCK=next_power_of_2(half),
         TOKENS=_TOKENS, num_warps=4,
     )  # fmt: skip
     return qkv

@@ -5,23 +5,13 @@ Without gradients; training through the tower and what the kernel does not take 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from spatial_ttt.model.kernels import resolve_backend, shaping
+from spatial_ttt.model.kernels import resolve_backend
 
 MOST_CHANNELS = 128
 """Of a head; wider ones would not fit into registers with these tiles."""
-
-
-class Turn(NamedTuple):
-    """What queries and keys get before they meet: a rotation, cos and sin [P, Dh / 2], and a bias [3 H Dh]."""
-
-    cos: Tensor
-    sin: Tensor
-    bias: Tensor
 
 
 def applies(qkv: Tensor, num_heads: int) -> bool:
@@ -38,17 +28,8 @@ def _takes(qkv: Tensor, num_heads: int) -> bool:
     return qkv.is_contiguous() and 0 < qkv.shape[-1] <= 3 * num_heads * MOST_CHANNELS
 
 
-def attend(qkv: Tensor, num_heads: int, turn: Turn | None = None) -> Tensor:
-    """Each patch attends to all patches of its slot: [S, P, 3 H Dh], contiguous -> [S, P, H Dh].
-
-    With `turn` queries and keys are rotated first and get their bias, as `shaping.turn_patches` does it; qkv is then
-    written over. Where tiles hold just the channels of a head, queries are turned as they are read.
-    """
+def attend(qkv: Tensor, num_heads: int) -> Tensor:
+    """Each patch attends to all patches of its slot: [S, P, 3 H Dh], rotated and contiguous -> [S, P, H Dh]."""
     from spatial_ttt.model.kernels import tower_attention_triton as kernels
 
-    if turn is None:
-        return kernels.attend(qkv, num_heads)
-    dim = qkv.shape[-1] // (3 * num_heads)
-    is_full = kernels.padded_channels(dim) == dim
-    shaping.turn_patches(qkv, *turn[:2], num_heads, turn.bias, keys_only=is_full)
-    return kernels.attend(qkv, num_heads, turn if is_full else None)
+    return kernels.attend(qkv, num_heads)

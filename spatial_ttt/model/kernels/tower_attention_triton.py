@@ -9,7 +9,7 @@ wait together with those of the queries. Queries are cut into full tiles and a s
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
@@ -17,9 +17,6 @@ import triton.language as tl
 from torch import Tensor
 
 from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
-
-if TYPE_CHECKING:
-    from spatial_ttt.model.kernels.tower_attention import Turn
 
 
 @triton.jit
@@ -33,25 +30,6 @@ def _rows(base, at, d, count, MASKED: tl.constexpr, STRIDE: tl.constexpr, DIM: t
     else:
         tile = tl.load(to)
     return tile
-
-
-@triton.jit
-def _turned(
-    base, at, cos, sin, bias, count, MASKED: tl.constexpr, STRIDE: tl.constexpr, DIM: tl.constexpr
-):
-    """`_rows` of a head with their bias [DIM], rotated in float32 and rounded: halves beside each other."""
-    half: tl.constexpr = DIM // 2
-    d = tl.arange(0, half)
-    first = _rows(base, at, d, count, MASKED, STRIDE, half)
-    second = _rows(base + half, at, d, count, MASKED, STRIDE, half)
-    turn_x = _rows(cos, at, d, count, MASKED, half, half).to(tl.float32)
-    turn_y = _rows(sin, at, d, count, MASKED, half, half).to(tl.float32)
-    x = first.to(tl.float32) + tl.load(bias + d).to(tl.float32)[None, :]
-    y = second.to(tl.float32) + tl.load(bias + half + d).to(tl.float32)[None, :]
-    turned_x = (x * turn_x - y * turn_y).to(first.dtype)
-    turned_y = (y * turn_x + x * turn_y).to(first.dtype)
-    beside = tl.permute(tl.join(turned_x, turned_y), (0, 2, 1))
-    return tl.reshape(beside, (at.shape[0], DIM))
 
 
 @triton.jit
@@ -98,18 +76,14 @@ def _over(
 
 @triton.jit
 def _tile(
-    q, k, v, cos, sin, bias, out, first, patches, scale, HEADS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr,
-    M: tl.constexpr, N: tl.constexpr, TAIL: tl.constexpr, IS_LAST: tl.constexpr, TURNS: tl.constexpr,
-    CAREFUL: tl.constexpr, PRECISION: tl.constexpr,
+    q, k, v, out, first, patches, scale, HEADS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr, M: tl.constexpr,
+    N: tl.constexpr, TAIL: tl.constexpr, IS_LAST: tl.constexpr, CAREFUL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Queries first .. first + M - 1 of one head over all its keys, turned here if TURNS."""
+    """Queries first .. first + M - 1 of one head over all its keys."""
     stride: tl.constexpr = 3 * HEADS * DIM
     d = tl.arange(0, D)
     row = first + tl.arange(0, M)
-    if TURNS:
-        tokens = _turned(q, row, cos, sin, bias, patches, IS_LAST, stride, DIM)
-    else:
-        tokens = _rows(q, row, d, patches, IS_LAST, stride, DIM)
+    tokens = _rows(q, row, d, patches, IS_LAST, stride, DIM)
     acc, norm = _over(
         tokens, k, v, patches, scale, HEADS, DIM, D, N, TAIL, CAREFUL, PRECISION
     )  # fmt: skip
@@ -131,9 +105,8 @@ def _tile(
 
 @triton.jit(do_not_specialize=["patches", "tiles"])
 def _attend_slots(
-    qkv, cos, sin, bias, out, patches, tiles, scale, HEADS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr,
-    M: tl.constexpr, LAST: tl.constexpr, N: tl.constexpr, TAIL: tl.constexpr, TURNS: tl.constexpr,
-    CAREFUL: tl.constexpr, PRECISION: tl.constexpr,
+    qkv, out, patches, tiles, scale, HEADS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr, M: tl.constexpr,
+    LAST: tl.constexpr, N: tl.constexpr, TAIL: tl.constexpr, CAREFUL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of queries of one head; a head's tiles follow each other, so that they share its keys in the cache.
 
@@ -145,27 +118,22 @@ def _attend_slots(
     start = slot.to(tl.int64) * patches
     q = qkv + start * (3 * HEADS * DIM) + head * DIM
     k, v = q + HEADS * DIM, q + 2 * HEADS * DIM
-    bias += head * DIM
     out += start * (HEADS * DIM) + head * DIM
     if LAST == 0:
         _tile(
-            q, k, v, cos, sin, bias, out, tile * M, patches, scale, HEADS, DIM, D, M, N, TAIL, False, TURNS,
-            CAREFUL, PRECISION
+            q, k, v, out, tile * M, patches, scale, HEADS, DIM, D, M, N, TAIL, False, CAREFUL, PRECISION
         )  # fmt: skip
     elif LAST == M:
         _tile(
-            q, k, v, cos, sin, bias, out, tile * M, patches, scale, HEADS, DIM, D, M, N, TAIL, True, TURNS,
-            CAREFUL, PRECISION
+            q, k, v, out, tile * M, patches, scale, HEADS, DIM, D, M, N, TAIL, True, CAREFUL, PRECISION
         )  # fmt: skip
     elif tile < tiles - 1:
         _tile(
-            q, k, v, cos, sin, bias, out, tile * M, patches, scale, HEADS, DIM, D, M, N, TAIL, False, TURNS,
-            CAREFUL, PRECISION
+            q, k, v, out, tile * M, patches, scale, HEADS, DIM, D, M, N, TAIL, False, CAREFUL, PRECISION
         )  # fmt: skip
     else:
         _tile(
-            q, k, v, cos, sin, bias, out, tile * M, patches, scale, HEADS, DIM, D, LAST, N, TAIL, True, TURNS,
-            CAREFUL, PRECISION
+            q, k, v, out, tile * M, patches, scale, HEADS, DIM, D, LAST, N, TAIL, True, CAREFUL, PRECISION
         )  # fmt: skip
 
 
@@ -191,27 +159,19 @@ def tiles_of(patches: int, channels: int, dtype: torch.dtype) -> Tiles:
     return Tiles(128, 64, 4, 3) if patches >= 128 else Tiles(64, 32, 4, 2)
 
 
-def padded_channels(dim: int) -> int:
-    """Channels of a head as tiles have them, a power of two."""
-    return max(16, next_power_of_2(dim))
-
-
-def attend(
-    qkv: Tensor, num_heads: int, turn: Turn | None = None, *, tiles: Tiles | None = None
-) -> Tensor:
-    """See `tower_attention.attend`; with `turn` the queries alone are still to be turned, whose heads must be full."""
+def attend(qkv: Tensor, num_heads: int, *, tiles: Tiles | None = None) -> Tensor:
+    """See `tower_attention.attend`."""
     slots, patches, width = qkv.shape
     dim = width // (3 * num_heads)
-    wide = padded_channels(dim)
+    wide = max(16, next_power_of_2(dim))
     tiles = tiles or tiles_of(patches, wide, qkv.dtype)
     left, short = (patches - 1) % tiles.keys + 1, patches % tiles.rows
     last = min(tiles.rows, max(tiles.least, next_power_of_2(short))) if short else 0
     count = cdiv(patches, tiles.rows)
     out = qkv.new_empty(slots, patches, num_heads * dim)
     _attend_slots[(count * slots * num_heads,)](
-        qkv, *(turn or (qkv, qkv, qkv)), out, patches, count, dim**-0.5 * math.log2(math.e), HEADS=num_heads, DIM=dim,
-        D=wide, M=tiles.rows, LAST=last, N=tiles.keys, TAIL=max(16, next_power_of_2(left)), TURNS=turn is not None,
-        CAREFUL=tiles.careful, PRECISION="ieee" if qkv.dtype == torch.float32 else "tf32", num_warps=tiles.warps,
-        num_stages=tiles.stages,
+        qkv, out, patches, count, dim**-0.5 * math.log2(math.e), HEADS=num_heads, DIM=dim, D=wide, M=tiles.rows,
+        LAST=last, N=tiles.keys, TAIL=max(16, next_power_of_2(left)), CAREFUL=tiles.careful,
+        PRECISION="ieee" if qkv.dtype == torch.float32 else "tf32", num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     return out

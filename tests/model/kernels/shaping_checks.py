@@ -71,18 +71,7 @@ def shaping(device: torch.device) -> Iterator[Check]:
         def fast(qkv: Tensor, bias: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
             return kernel.turn_patches(qkv.clone(), cos, sin, heads, bias)  # noqa: B023
 
-        def keys(qkv: Tensor, *rest: Tensor, run: Function = turn) -> Tensor:
-            made = run(qkv, *rest)
-            assert isinstance(made, Tensor)
-            queries = 2 * dim * heads  # noqa: B023
-            return torch.cat((qkv[..., :queries], made[..., queries:]), dim=-1)
-
-        def fast_keys(qkv: Tensor, bias: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-            return kernel.turn_patches(qkv.clone(), cos, sin, heads, bias, keys_only=True)  # noqa: B023
-
-        parts = (qkv, bias, cos, sin)
-        yield Check(f"patches {name}", fast, turn, parts, limit, False)
-        yield Check(f"patches' keys {name}", fast_keys, keys, parts, limit, False)
+        yield Check(f"patches {name}", fast, turn, (qkv, bias, cos, sin), limit, False)
 
 
 def heads(device: torch.device) -> Iterator[Check]:

@@ -19,22 +19,9 @@ def plain(qkv: Tensor, num_heads: int) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def turned(
-    qkv: Tensor, cos: Tensor, sin: Tensor, bias: Tensor, num_heads: int, dtype: torch.dtype
-) -> Tensor:
-    """The same, of queries and keys that get their bias and are rotated first, and then rounded to `dtype`."""
-    from spatial_ttt.model.vision import _turn
-
-    q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
-    of_queries, of_keys, _ = bias.unflatten(-1, (3, num_heads, 1, -1))
-    q, k = (_turn(x, cos, sin).to(dtype).to(v.dtype) for x in (q + of_queries, k + of_keys))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-
-
 def tower_attention(device: torch.device) -> Iterator[Check]:
     """Tiles and blocks that are full, short and alone; rows and channels beyond the end."""
     from spatial_ttt.model.kernels import interpreting
-    from spatial_ttt.model.kernels import tower_attention as kernel
     from spatial_ttt.model.kernels import tower_attention_triton as kernels
     from spatial_ttt.model.kernels.tower_attention_triton import Tiles
 
@@ -64,15 +51,3 @@ def tower_attention(device: torch.device) -> Iterator[Check]:
         fast = partial(kernels.attend, num_heads=heads, tiles=tiles)
         name = f"{shape} {dtype} {tiles}"
         yield Check(name, fast, partial(plain, num_heads=heads), (qkv,), limit, False)
-        if tiles is None:
-            angle = 3 * torch.randn(patches, dim // 2, device=device)
-            bias = torch.randn(3 * heads * dim, device=device).to(dtype)
-
-            def turning(
-                qkv: Tensor, cos: Tensor, sin: Tensor, bias: Tensor, heads: int = heads
-            ) -> Tensor:
-                return kernel.attend(qkv, heads, kernel.Turn(cos, sin, bias))
-
-            want = partial(turned, num_heads=heads, dtype=dtype)
-            given = (qkv, angle.cos(), angle.sin(), bias)
-            yield Check(f"turned {name}", turning, want, given, limit, False)
