@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,18 +68,24 @@ def tower(bench: Bench, dtype: torch.dtype) -> None:
 
 
 def windows(bench: Bench, dtype: torch.dtype) -> None:
-    """The streaming kernel, whose tiles must not suffer from lengths that they do not divide."""
+    """The streaming kernel, whose tiles must not suffer from lengths that they do not divide, and cuDNN's graphs."""
     if bench.device.type != "cuda":
         return  # the interpreter does not take all of its tiles
-    past = 40 if bench.tiny else WINDOW - 1
+    window, behind = 40 if bench.tiny else WINDOW, cudnn_attention.STREAM_LENGTHS
     for length in (50,) if bench.tiny else (10_440, 11_136):
-        q = _heads(bench, 1, HEADS, length, dtype)
-        k, v = (_heads(bench, 1, KV_HEADS, past + length, dtype).contiguous() for _ in range(2))
+        wide = (
+            _heads(bench, 1, heads, more + length + behind, dtype).contiguous()
+            for heads, more in ((HEADS, 0), (KV_HEADS, window), (KV_HEADS, window))
+        )
+        q, k, v = (x[:, :, : x.shape[2] - behind] for x in wide)
         with torch.no_grad():
-            work = lambda q=q, k=k, v=v: attention.attend(  # noqa: E731
-                q, Past(k, v, None), past, window=past + 1
-            )
-            _time(bench, f"stream's window 1x{length}", "triton", work)
+            variants: dict[str, Callable[[], Tensor]] = {
+                "triton": partial(attention.attend, q, Past(k, v, None), window, window=window)
+            }
+            if cudnn_attention.reads_window(q, k, window, behind):
+                variants["cudnn"] = partial(cudnn_attention.attend_window, q, k, v, window)
+            for name, work in variants.items():
+                _time(bench, f"stream's window 1x{length}", name, work)
 
 
 def product_cases(bench: Bench) -> None:
