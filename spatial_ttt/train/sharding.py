@@ -116,6 +116,7 @@ def begin_pack(packed: PackedModel, *, is_last: bool) -> None:
     """
     if not packed.stays_gathered:
         return
+    packed.touch_all = is_last
     for module in packed.modules():
         if isinstance(module, FSDPModule):
             module.set_requires_gradient_sync(is_last, recurse=False)
