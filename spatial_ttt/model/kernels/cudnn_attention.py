@@ -140,7 +140,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, sums = ctx.saved_tensors
         inputs = [_laid(x) for x in (q, k, v, out, grad)]
-        made = [torch.empty_like(x) for x in inputs[:3]]
+        made = [x.new_empty(x.shape) for x in inputs[:3]]  # dense, as compiled heads want them
         is_exact = torch.are_deterministic_algorithms_enabled()
         kind = _Kind(True, q.dtype, q.device, ctx.window, is_exact)
         _run(kind, (*inputs, sums, *made))
