@@ -11,12 +11,7 @@ class Repeated:
     """One pack, again and again, ready at once; `pinned` as in `PackLoader`."""
 
     def __init__(self, samples: Iterable[LoadedSample], *, pinned: bool) -> None:
-        self.samples = tuple(samples)
-        if pinned:
-            self.samples = tuple(
-                sample._replace(frames=tuple(frames.pin_memory() for frames in sample.frames))
-                for sample in self.samples
-            )
+        self.samples = tuple(sample.pinned() if pinned else sample for sample in samples)
 
     def ready(self) -> tuple[LoadedSample, ...]:
         """Samples of the next pack."""

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,8 @@ class Subject:
     optimizer: ShardedAdamW
     counter: FlopCounter
     set_window: Callable[[int], None]
-    begin_pack: Callable[[bool], None]
-    """Told before each pack whether it is its step's last."""
+    begin_pack: Callable[[int, int], None]
+    """Told before each pack its number in the step, and how many there are."""
 
 
 def main() -> int:
@@ -175,7 +176,7 @@ def make(name: str, options: argparse.Namespace, group: Processes) -> Subject:
             optimizer,
             counter,
             lambda _: None,
-            lambda _: None,
+            lambda *_: None,
         )
     with torch.device(group.device):
         model = SpatialTTTForConditionalGeneration(config).float()
@@ -200,7 +201,7 @@ def make(name: str, options: argparse.Namespace, group: Processes) -> Subject:
         optimizer,
         counter,
         lambda tokens: set_window(model, tokens),
-        lambda is_last: begin_pack(packed, is_last=is_last),
+        partial(begin_pack, packed),
     )
 
 
@@ -348,7 +349,7 @@ def step(subject: Subject, packs: Ahead[Sent], count: int, watch: Watch) -> None
     """Forward and backward passes of `count` packs, then one update."""
     targets = 0
     for number in range(count):
-        subject.begin_pack(number + 1 == count)
+        subject.begin_pack(number, count)
         with watch.part("forward"):
             pack, sent = packs.next_pack()
             loss: Tensor = subject.module(sent).loss
@@ -366,9 +367,9 @@ def profile_step(subject: Subject, packs: Ahead[Sent], is_cuda: bool) -> None:
     from torch.profiler import ProfilerActivity, profile
 
     python = cProfile.Profile()
-    loss = python.runcall(
-        lambda: subject.module(packs.next_pack()[1]).loss
-    )  # the backward pass has its own thread
+    subject.begin_pack(0, 1)
+    # The backward pass has its own thread.
+    loss = python.runcall(lambda: subject.module(packs.next_pack()[1]).loss)
     loss.backward()
     subject.optimizer.step(1.0)
     pstats.Stats(python).sort_stats("tottime").print_stats(50)

@@ -14,9 +14,10 @@ from torch import nn
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.anchor import Attention
 from spatial_ttt.model.configuration import SpatialTTTConfig
-from spatial_ttt.model.layers import MLP, keep_derived, pack
+from spatial_ttt.model.layers import MLP, pack
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.ttt import TTTAttention
+from spatial_ttt.model.vision import keep_derived_of
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def piece_slots(device: torch.device) -> int:
 
 
 def last_slots(slots_per_piece: int, config: SpatialTTTConfig) -> int:
-    """Slots of a recording's last piece, with which a question is read: half of a piece at most.
+    """Slots of a recording's last piece, with which a question is read: half of a piece at most, but one at least.
 
     A TTT layer holds a slot back: when the video ends, the last of n of them gets n slots more than were pushed, and
     that should be no more than of any other piece. Anchors hold the most then: a whole piece would take more memory at
@@ -56,8 +57,7 @@ def prepare(model: SpatialTTTForConditionalGeneration) -> None:
                     "a model with adapters (LoRA) cannot be prepared for inference; merge them into the weights first"
                 )
             pack(module, layers)
-    for block in model.model.visual.blocks:
-        keep_derived(block.attn)
+    keep_derived_of(model.model.visual)
     log.info("prepared %d layers for inference", len(model.decoder.layers))
 
 

@@ -93,9 +93,7 @@ class Attention(nn.Module):
         """
         x = taken(x)
         first = 0 if wanted is None else max(0, x.shape[1] - wanted)
-        is_padded = (
-            isinstance(cache, KVCache) and branches == 1 and not first and shaping.applies(x)
-        )
+        is_padded = isinstance(cache, KVCache) and not first and self._reads_parts(x, branches)
         zeros = fused_attention.padding(x.shape[1]) if is_padded else 0
         parts = list(self.heads(self.project(x), rope, zeros))
         del x  # large, as are keys and values once they are remembered
@@ -105,6 +103,11 @@ class Attention(nn.Module):
         parts[0] = parts[0][:, :, first:]
         out, grown = self.remember(parts, cache, branches, zeros)
         return self.o_proj(out), grown
+
+    def _reads_parts(self, x: Tensor, branches: int) -> bool:
+        """Past and new keys are read part by part, as `fused_attention` does, with our kernels around it."""
+        is_plain = branches == 1 and self.implementation == "sdpa"
+        return is_plain and fused_attention.applies(x) and shaping.applies(x)
 
     def remember(
         self, parts: list[Tensor], cache: AnchorCache | None, branches: int = 1, zeros: int = 0
@@ -132,7 +135,7 @@ class Attention(nn.Module):
         grown = append(cache, k[:, :, :length], v[:, :, :length])
         *before, latest = grown.segments
         held = latest[0].shape[2] - length
-        if held >= 0 and fused_attention.reads_apart(q, k) and shaping.applies(k):
+        if held >= 0 and self._reads_parts(q, branches) and fused_attention.reads_apart(q, k):
             tail = latest[0][:, :, :held], latest[1][:, :, :held]
             past = (*before, tail) if held else tuple(before)
         elif held >= 0:

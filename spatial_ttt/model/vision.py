@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spatial_ttt.model.kernels import shaping, tower_attention
-from spatial_ttt.model.layers import derived, taken
+from spatial_ttt.model.layers import derived, keep_derived, taken
 
 BATCH_SLOTS = 32
 """Most slots that go through the tower at once."""
@@ -142,8 +142,17 @@ def _lacking(visual: Any, wanted: list[int]) -> tuple[Tensor, ...]:
         for first, last, down in layers
         for weight in (first.bias, last.weight, last.bias, down.bias)
     ]
-    # The first block keeps them for all.
-    return derived(visual.blocks[0].attn, f"lacking until {wanted}", weights, make).unbind()
+    return derived(_keeper(visual), f"lacking until {wanted}", weights, make).unbind()
+
+
+def keep_derived_of(visual: Any) -> None:
+    """Prepare a tower whose weights stay as they are: what is derived of them is kept (see `layers.derived`)."""
+    keep_derived(_keeper(visual))
+
+
+def _keeper(visual: Any) -> Any:
+    """What keeps for all blocks."""
+    return visual.blocks[0].attn
 
 
 def vision_block(block: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -42,6 +42,10 @@ class LoadedSample(NamedTuple):
         """(slots, height, width) of each medium, height and width in pixels."""
         return tuple((f.shape[0] // 2, f.shape[1], f.shape[2]) for f in self.frames)
 
+    def pinned(self) -> LoadedSample:
+        """The same with frames where a GPU can fetch them while the host goes on."""
+        return self._replace(frames=tuple(frames.pin_memory() for frames in self.frames))
+
 
 class LoadedPack(NamedTuple):
     """The samples of one pack; may be empty at the end of an epoch."""
@@ -81,7 +85,7 @@ class PackLoader:
         *,
         pinned: bool = False,
     ) -> None:
-        """`pinned`: frames lie where a GPU can fetch them while the host goes on."""
+        """`pinned`: samples are (see `LoadedSample.pinned`)."""
         self._index = index
         self._config = config
         self._processor = processor
@@ -151,9 +155,7 @@ def _load(
         loaded = load_sample(sample, root, config, processor)
     except SpatialTTTError as error:
         raise DataError(f"{name_of(sample)} cannot be trained on: {error}") from error
-    if pinned:
-        return loaded._replace(frames=tuple(f.pin_memory() for f in loaded.frames))
-    return loaded
+    return loaded.pinned() if pinned else loaded
 
 
 def my_units(plan: StepPlan, first_step: int, rank: int, world: int) -> Iterator[Unit]:

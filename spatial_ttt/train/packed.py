@@ -105,9 +105,8 @@ class Rows:
         self.frames = [sent(frames, device) for sample in samples for frames in sample.frames]
         self.rope = torch.empty(0)
         self.vision: Tensor | None = None  # [N, D] of all slots, in order
-        self.taps: list[
-            Tensor
-        ] = []  # DeepStack features of all tokens, [B, L, D] for each layer that is due
+        self.taps: list[Tensor] = []
+        """DeepStack features where their tokens stand, [B, L, D] for each layer that is due."""
 
     def tensors(self) -> list[Tensor]:
         """What was sent."""
@@ -116,13 +115,12 @@ class Rows:
 
 
 class Given:
-    """Samples as an argument: FSDP would walk through every token id in search of tensors, for longer than a step.
+    """Rows as an argument: FSDP would walk through every token id in search of tensors, for longer than a step.
 
-    Its rows are given away.
+    They are given away.
     """
 
-    def __init__(self, samples: Sequence[LoadedSample], rows: list[Rows]) -> None:
-        self.samples = samples
+    def __init__(self, rows: list[Rows]) -> None:
         self.rows = rows
 
     def tensors(self) -> list[Tensor]:
@@ -165,7 +163,7 @@ class PackedModel(nn.Module):
     def given(self, samples: Sequence[LoadedSample]) -> Given:
         """A pack on its way to the device; an empty one still visits every layer."""
         device = self.model.decoder.embed_tokens.weight.device
-        return Given(samples, make_rows(samples or [_nothing(self.processor)], device))
+        return Given(make_rows(samples or [_nothing(self.processor)], device))
 
     def __call__(self, samples: Sequence[LoadedSample] | Given) -> PackSums:
         """Sums over the targets of a pack, which may be `given` already."""
@@ -221,9 +219,9 @@ class PackedModel(nn.Module):
         decoder = self.model.decoder
         hidden = decoder.embed_tokens(row.ids)
         row.rope = decoder.rotary_emb(row.positions, hidden.dtype)
-        if self.touch_all:
-            hidden = touch(hidden, _trained(self.model.model.visual))
         tokens, row.vision = row.vision, None
+        if self.touch_all or tokens is None:  # where the tower alone is trained, the loss needs it
+            hidden = touch(hidden, _trained(self.model.model.visual))
         if tokens is None:
             return hidden
         put = hidden.flatten(0, 1).index_copy(0, row.vision_at, tokens.to(hidden.dtype))

@@ -8,7 +8,7 @@ deals nothing out (see `rounded`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,8 +19,8 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 
-from spatial_ttt.model.layers import keep_derived
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
+from spatial_ttt.model.vision import keep_derived_of
 from spatial_ttt.train.distributed import Processes
 from spatial_ttt.train.lora import DOWN, UP
 from spatial_ttt.train.optim import GROUPS, parameter_groups
@@ -73,8 +73,7 @@ def shard(
     visual = packed.model.model.visual
     frozen = {p for p in visual.parameters() if not p.requires_grad}
     if len(frozen) == len(list(visual.parameters())):
-        for block in cast(Any, visual).blocks:
-            keep_derived(block.attn)
+        keep_derived_of(visual)
     if processes.world == 1:
         _keep_whole(packed, processes, precision)
         return
@@ -108,15 +107,17 @@ def add_up(module: nn.Module) -> None:
             part.set_gradient_divide_factor(1.0)
 
 
-def begin_pack(packed: PackedModel, *, is_last: bool) -> None:
-    """Call it before each of a step's packs.
+def begin_pack(packed: PackedModel, number: int, count: int) -> None:
+    """Call it before each of a step's packs, numbered from 0.
 
     What is gathered once a step stays whole, and gradients of its packs are summed where they are made, in float32;
     with the last pack they are dealt out.
     """
     if not packed.stays_gathered:
         return
-    packed.touch_all = is_last
+    is_last = number + 1 == count
+    # FSDP deals gradients of one dtype out together: what the last pack is the first to use would not be float32 yet.
+    packed.touch_all = number == 0
     for module in packed.modules():
         if isinstance(module, FSDPModule):
             module.set_requires_gradient_sync(is_last, recurse=False)

@@ -279,7 +279,7 @@ class Trainer:
         total = torch.zeros(len(StepSums._fields), dtype=torch.float64, device=self.group.device)
         count = self.config.data.packs_per_step // self.group.world
         for number in range(count):
-            begin_pack(self.packed, is_last=number + 1 == count)
+            begin_pack(self.packed, number, count)
             pack, given = packs.next_pack()
             out: PackSums = self.packed(given)
             out.loss.backward()

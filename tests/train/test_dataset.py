@@ -13,7 +13,7 @@ from spatial_ttt.data_format import read_samples
 from spatial_ttt.errors import DataError
 from spatial_ttt.testing.small import small_processor
 from spatial_ttt.train.conversation import Medium, encode
-from spatial_ttt.train.dataset import LoadedPack, PackLoader, load_sample
+from spatial_ttt.train.dataset import LoadedPack, LoadedSample, PackLoader, load_sample
 from spatial_ttt.train.run_config import DataConfig, FramesConfig
 from spatial_ttt.train.samples import index_samples
 from tests.train import toy
@@ -29,6 +29,14 @@ def data(tmp_path_factory):
 def loader(data, units, **changes) -> PackLoader:
     config = DataConfig(files=(str(data),), workers=2, frames=FramesConfig(most=6), **changes)
     return PackLoader(index_samples(config, PROCESSOR, 16), config, PROCESSOR, iter(units))
+
+
+def when_ready(source: PackLoader) -> tuple[LoadedSample, ...]:
+    deadline = time.monotonic() + 60
+    while (samples := source.ready()) is None:
+        assert time.monotonic() < deadline, "the next pack was never read"
+        time.sleep(0.01)
+    return samples
 
 
 def test_a_sample_is_ready_for_the_model(data):
@@ -54,10 +62,10 @@ def test_what_is_ready_is_the_next_pack_and_asks_for_nothing(data):
     source = loader(data, [(4, 0), (2,)])
     assert source.ready() is None, "nothing was asked for"
     source.next_pack()
-    source.close()  # what was asked for is read
-    assert [s.name for s in source.ready()] == ["sample 'toy-2'"]
+    assert [s.name for s in when_ready(source)] == ["sample 'toy-2'"]
     assert source.ready() is not None and source.next_pack().samples[0].name == "sample 'toy-2'"
     assert source.ready() is None
+    source.close()
 
 
 def test_clips_inside_tar_shards(data, tmp_path):
@@ -103,8 +111,7 @@ def test_bad_samples_are_left_out_told_and_counted(damaged, caplog):
     with caplog.at_level(logging.ERROR):
         first = source.next_pack()
         told = caplog.text
-        while (ready := source.ready()) is None:
-            time.sleep(0.01)
+        ready = when_ready(source)
         assert caplog.text == told and source.num_bad == 1, "told when it is asked for"
         second = source.next_pack()
     assert [s.name for s in ready] == [s.name for s in second.samples]

@@ -15,7 +15,7 @@ from spatial_ttt.data_format import Sample, Turn
 from spatial_ttt.model.layout import RunKind, UnevenRows
 from spatial_ttt.testing.small import small_model, small_processor
 from spatial_ttt.train.dataset import LoadedSample, load_sample
-from spatial_ttt.train.packed import PackedModel, _in_places, make_rows
+from spatial_ttt.train.packed import Given, PackedModel, _in_places, make_rows
 from spatial_ttt.train.run_config import DataConfig, FramesConfig
 from tests.train import toy
 
@@ -239,6 +239,15 @@ def test_an_empty_pack_gives_every_parameter_a_gradient_of_zero():
     assert all(not value.any() for value in found.values())
 
 
+def test_a_pack_without_frames_is_a_step_for_a_tower_that_is_trained_alone(samples):
+    packed = packed_model()
+    for name, parameter in packed.model.named_parameters():
+        parameter.requires_grad_(".visual." in name)
+    for pack in ([], [samples[-1]]):
+        assert not any(value.any() for value in gradients(packed, packed(pack).loss).values())
+    assert any(value.any() for value in gradients(packed, packed(samples).loss).values())
+
+
 def test_touching_changes_no_gradient(samples):
     packed = packed_model()
     expected = gradients(packed, packed(samples).loss)
@@ -267,7 +276,10 @@ def test_a_frozen_tower_keeps_no_graph(samples):
 def test_what_is_given_beforehand_is_used_once(samples):
     packed = packed_model()
     given = packed.given(samples)
-    assert sum(tensor.dtype == torch.uint8 for tensor in given.tensors()) == len(SHAPES)
+    held = {id(x): x for row in given.rows for x in tree_leaves(vars(row)) if torch.is_tensor(x)}
+    unmade = {id(row.rope) for row in given.rows}
+    assert {id(tensor) for tensor in given.tensors()} == held.keys() - unmade
+    assert sum(tensor.dtype == torch.uint8 for tensor in held.values()) == len(SHAPES)
     assert float(packed(given).loss.detach()) == float(packed(samples).loss.detach())
     with pytest.raises(AssertionError, match="given once"):
         packed(given)
@@ -295,4 +307,4 @@ def test_who_looks_for_tensors_among_the_arguments_finds_one_thing(samples):
     packed, seen = packed_model(), []
     packed.register_forward_pre_hook(lambda _, inputs: seen.extend(tree_leaves(inputs)))
     packed(samples)
-    assert len(seen) == 1 and seen[0].samples is samples
+    assert [type(x) for x in seen] == [Given]

@@ -18,7 +18,7 @@ from spatial_ttt.train.packed import PackedModel
 from spatial_ttt.train.rounded import RoundedCopies
 from spatial_ttt.train.run_config import RatesConfig
 from spatial_ttt.train.sharded_adamw import ShardedAdamW, rate_groups
-from spatial_ttt.train.sharding import freeze, reshard, shard
+from spatial_ttt.train.sharding import begin_pack, freeze, reshard, shard
 
 RATES = {"base": 1e-2, "ttt": 1e-2, "head": 1e-2, "vision": 0.0}
 
@@ -48,6 +48,7 @@ def steps(packed: PackedModel, group: Any) -> list[torch.Tensor]:
     found = []
     for step in range(3):
         for number in range(2):
+            begin_pack(packed, number, 2)
             loss = packed(pack(10 * step + number, 40 + 10 * number)).loss
             loss.backward()
             found.append(loss.detach())
@@ -58,8 +59,10 @@ def steps(packed: PackedModel, group: Any) -> list[torch.Tensor]:
     return found + [local(p).detach().clone() for p in optimizer.parameters]
 
 
-@pytest.mark.parametrize("large", [0, 500, 1 << 18])
-def test_steps_are_those_of_fsdp(large, monkeypatch):
+@pytest.mark.parametrize(
+    ("large", "gathered"), [(0, "step"), (500, "layer"), (500, "step"), (1 << 18, "step")]
+)
+def test_steps_are_those_of_fsdp(large, gathered, monkeypatch):
     """Whether gradients are handed over one by one, together, or some this way and some that."""
     monkeypatch.setattr("spatial_ttt.train.rounded.LARGE", large)
     with processes("cpu") as group:
@@ -67,7 +70,9 @@ def test_steps_are_those_of_fsdp(large, monkeypatch):
         shard(ours, group, torch.bfloat16)
         found = steps(ours, group)
         theirs = packed_model()
-        shard(theirs, replace(group, world=2), torch.bfloat16)  # shares of one process are whole
+        # Shares of one process are whole.
+        shard(theirs, replace(group, world=2), torch.bfloat16, gathered)
+        assert theirs.stays_gathered == (gathered == "step")
         expected = steps(theirs, group)
     assert len(found) == len(expected) > 60
     assert len({float(loss) for loss in found[:6]}) == 6

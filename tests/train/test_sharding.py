@@ -8,14 +8,17 @@ import pytest
 import torch
 from torch.distributed.fsdp import FSDPModule
 
+from spatial_ttt.model.layout import END, join_all, slot, text
 from spatial_ttt.testing.small import small_model, small_processor
 from spatial_ttt.train import sharding
+from spatial_ttt.train.conversation import Encoded
+from spatial_ttt.train.dataset import LoadedSample
 from spatial_ttt.train.distributed import local, processes, whole
 from spatial_ttt.train.lora import add_lora
 from spatial_ttt.train.optim import parameter_groups
 from spatial_ttt.train.packed import PackedModel
-from spatial_ttt.train.run_config import LoraConfig
-from spatial_ttt.train.sharding import freeze, resolve_rates, shard
+from spatial_ttt.train.run_config import Gathered, LoraConfig
+from spatial_ttt.train.sharding import begin_pack, freeze, reshard, resolve_rates, shard
 
 RATES = {"base": 1e-6, "ttt": 1e-5}
 
@@ -85,4 +88,58 @@ def test_only_what_is_derived_of_a_frozen_tower_is_kept(trained):
     freeze(model, rates)
     with processes("cpu") as group:
         shard(PackedModel(model, small_processor(), 0), group, torch.float32)
-    assert {"packed" in block.attn.__dict__ for block in model.model.visual.blocks} == {not trained}
+    assert ("packed" in model.model.visual.blocks[0].attn.__dict__) == (not trained)
+
+
+def clip() -> LoadedSample:
+    """Slots of noise, and words behind them that are to be told."""
+    torch.manual_seed(1)
+    layout = join_all([(text(1), slot(1, 2), slot(1, 2), END), (text(30),)])
+    ids = torch.randint(1, 200, (35,)).tolist()
+    frames = torch.randint(0, 256, (4, 16, 32, 3), dtype=torch.uint8)
+    return LoadedSample("clip", Encoded(ids, [False] * 5 + [True] * 30, layout), (frames,))
+
+
+def gradients_of_two_steps(
+    gathered: Gathered, precision: torch.dtype, trained: str, packs: list[list[LoadedSample]]
+) -> dict[str, torch.Tensor]:
+    """Of one of two processes, as above; the parameters stay as they are."""
+    torch.manual_seed(0)
+    model = small_model(chunk_size=8, window_size=8).float()
+    rates = {"base": 1.0, "ttt": 1.0, "head": 1.0, "vision": 1.0}
+    if trained == "lora":
+        add_lora(model, LoraConfig(rank=2), 0)
+        rates |= {"head": 0.0, "vision": 0.0}
+    elif trained == "vision":
+        rates |= {"base": 0.0, "ttt": 0.0, "head": 0.0}
+    freeze(model, rates)
+    packed = PackedModel(model.train(), small_processor((16, 32)), 2)
+    with processes("cpu") as group:
+        shard(packed, replace(group, world=2), precision, gathered)
+        for _ in range(2):
+            packed.zero_grad()
+            for number, pack in enumerate(packs):
+                begin_pack(packed, number, len(packs))
+                packed(pack).loss.backward()
+            reshard(packed)
+            with torch.no_grad():
+                packed(packs[-1])  # as a look at held-out samples
+            reshard(packed)
+        named = model.named_parameters()
+        found = {n: None if p.grad is None else local(p.grad) for n, p in named if p.requires_grad}
+    assert None not in found.values(), "every process needs a gradient of every parameter"
+    return {name: grad.clone() for name, grad in found.items() if grad is not None}
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("trained", ["all", "lora", "vision"])
+@pytest.mark.parametrize("order", ["_c", "c_", "__"])
+def test_gradients_do_not_depend_on_how_often_they_are_dealt_out(precision, trained, order):
+    """Clips, and packs without samples, which leave parameters unused."""
+    packs = [[clip()] if kind == "c" else [] for kind in order]
+    ways: tuple[Gathered, ...] = ("step", "layer")
+    found, expected = (gradients_of_two_steps(way, precision, trained, packs) for way in ways)
+    assert found.keys() == expected.keys() and found
+    for name, grad in expected.items():
+        torch.testing.assert_close(found[name], grad, rtol=1e-6, atol=1e-9, msg=name)
+    assert any(grad.any() for grad in found.values()) == ("c" in order)

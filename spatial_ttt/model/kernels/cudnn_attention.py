@@ -60,7 +60,7 @@ def reads_window(q: Tensor, k: Tensor, window: int, behind: int) -> bool:
     """
     length = q.shape[2]
     fits = k.shape[2] == window + length and behind >= -length % STREAM_LENGTHS
-    return fits and _streams(q, length, q.shape[3])
+    return fits and _streams(q, length, q.shape[3]) and _is_laid(q) and _is_laid(k)
 
 
 def _streams(x: Tensor, length: int, dim: int) -> bool:
@@ -118,8 +118,11 @@ def attend_window(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
 
 
 def _with_behind(x: Tensor, spare: int) -> Tensor:
-    """A view of x [B, H, L, Dh] that ends so many tokens later."""
+    """A view of x [B, H, L, Dh] that ends so many tokens later, in the same memory."""
     shape = (*x.shape[:2], x.shape[2] + spare, x.shape[3])
+    last = sum((size - 1) * step for size, step in zip(shape, x.stride(), strict=True))
+    end = (x.storage_offset() + last + 1) * x.element_size()
+    assert end <= x.untyped_storage().nbytes(), f"no {spare} tokens stand behind {tuple(x.shape)}"
     return x.as_strided(shape, x.stride(), x.storage_offset())
 
 
@@ -152,8 +155,12 @@ def _laid(x: Tensor) -> Tensor:
     spare = -x.shape[2] % LENGTHS
     if spare:
         return F.pad(x.transpose(1, 2), (0, 0, 0, 0, 0, spare)).transpose(1, 2)
+    return x if _is_laid(x) else x.contiguous()
+
+
+def _is_laid(x: Tensor) -> bool:
     is_aligned = not any(step % ALIGNMENT for step in x.stride()[:3]) and x.data_ptr() % 16 == 0
-    return x if x.stride(3) == 1 and is_aligned and 0 not in x.stride() else x.contiguous()
+    return x.stride(3) == 1 and is_aligned and 0 not in x.stride()
 
 
 class _Kind(NamedTuple):
