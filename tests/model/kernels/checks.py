@@ -1,6 +1,6 @@
 """Every kernel against its plain version in float64, outputs and gradients, fresh memory filled with NaN.
 
-    python -m tests.model.kernels.checks scan        # in Triton's interpreter, on the CPU; prints JSON
+    python -m tests.model.kernels.checks scan mixing     # in Triton's interpreter, on the CPU; prints JSON
 
 GPU tests call `run` in their own process.
 """
@@ -316,4 +316,4 @@ def _error(got: Tensor, wanted: Tensor) -> float:
 if __name__ == "__main__":
     import tests.model.kernels.interpreter  # noqa: F401
 
-    json.dump(run(sys.argv[1], torch.device("cpu")), sys.stdout)
+    json.dump({name: run(name, torch.device("cpu")) for name in sys.argv[1:]}, sys.stdout)

@@ -48,7 +48,7 @@ def wide_scan(device: torch.device) -> Iterator[Check]:
         name = f"muon {muon} momentum {momentum} {placement} {borders}"
         fast, plain = (_scan(rule, how, borders) for how in ("triton", "reference"))
         yield Check(name, fast, plain, inputs, limit)
-        if muon:
+        if muon and momentum:
             kept = _scan(rule, "triton", borders, keeps=True)
             yield Check(f"{name} kept as one", kept, _as_given(fast, inputs), inputs, 1e-5)
     rule = paper_ttt_config(chunk_size=40, newton_schulz_dtype="float32")
