@@ -22,7 +22,8 @@ from spatial_ttt.train.devices import to_device
 from spatial_ttt.train.ring import Batch, ClipRing
 from spatial_ttt.train.stream_asker import StreamAsker, tabulate
 
-AGAIN = 0.2  # share of homes that were walked through before
+# Shares of homes that were walked through before, of which each stream has one: else time would tell the counts.
+AGAIN = (0.0, 0.2, 0.5, 0.8)
 RECALLED = 0.75  # share of streams that have something to remember, once there are clips for it
 TRIES = 20  # clips drawn until one does not show the thing that only others may show
 LONGEST_QUESTION = 32  # tokens of a counting question with its answer
@@ -129,11 +130,12 @@ def _itineraries(ring: ClipRing, rng: Generator, rows: int, made: Chain) -> list
         item = needles[0][1].item if needles else 0
         due = recall.spread_out(made.homes, len(needles), rng) if needles else []
         drawn = iter([place for place, _ in needles])
+        again = float(rng.choice(AGAIN))
         places: list[int] = []
         for home in range(made.homes):
             if home in due:
                 places.append(next(drawn))
-            elif home and rng.random() < AGAIN:
+            elif home and rng.random() < again:
                 places.append(places[int(rng.integers(home))])
             else:
                 places.append(_without(ring, ready, item, rng))

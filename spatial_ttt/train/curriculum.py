@@ -20,7 +20,7 @@ EMPHASIS = {
     "dense_said": 5.0,
     "dense_leg": 4.0,
     "dense_route": 3.0,
-    "dense_spot": 1.5,
+    "dense_spot": 4.0,
     "route_planning": 1.5,
     "object_rel_direction_easy": 1.5,
     "vsc": 0.5,
@@ -35,6 +35,11 @@ LONG_CHAINS = (
     *(Chain(30, 3), Chain(8), Chain(60, 4), Chain(2), Chain(44, 2)),
 )
 """Streams of up to sixty homes, half an hour of walking; as large as a step of clips, as far as that goes."""
+TOUR_CHAINS = (
+    *(Chain(6), Chain(36), Chain(3), Chain(20), Chain(16), Chain(8)),
+    *(Chain(30), Chain(3), Chain(24), Chain(6), Chain(18)),
+)
+"""Streams of up to 36 tours, an hour of walking; of the longest only the end is learned from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +81,11 @@ class Stage:
 _LOOK = Difficulty(rooms=(1, 1), least_size=0.5, most_objects=8, walks=False)
 _ROOM = Difficulty(rooms=(1, 1), least_size=0.3, most_objects=40, walks=True)
 _HOME = Difficulty(rooms=(1, 3), least_size=0.0, most_objects=200, walks=True)
+_TOUR = Difficulty(rooms=(1, 6), least_size=0.0, most_objects=200, walks=True)
 
 
-def _clip(slots: int, width: int = 128, height: int = 96) -> ClipSpec:
-    return ClipSpec(num_slots=slots, fps=2.0, width=width, height=height)
+def _clip(slots: int, width: int = 128, height: int = 96, fps: float = 2.0) -> ClipSpec:
+    return ClipSpec(num_slots=slots, fps=fps, width=width, height=height)
 
 
 PLANS: dict[str, tuple[Stage, ...]] = {
@@ -120,6 +126,21 @@ PLANS: dict[str, tuple[Stage, ...]] = {
             *("home", 1.0, _clip(32), _HOME, 0.8, 96, 0.5, (("look", 0.03), ("room", 0.2))),
             chained=0.35,
             chains=LONG_CHAINS,
+        ),
+    ),
+    "hours": (
+        Stage("look", 0.02, _clip(14), _LOOK, 1.5, 96),
+        Stage("room", 0.1, _clip(14), _ROOM, 1.5, 96, 1.0, (("look", 0.1),)),
+        Stage(
+            *("home", 0.3, _clip(32), _HOME, 0.8, 96, 0.5, (("look", 0.03), ("room", 0.2))),
+            chained=0.3,
+            chains=LONG_CHAINS,
+        ),
+        Stage(
+            *("tour", 1.0, _clip(50, fps=1.0), _TOUR, 0.8, 96, 0.34),
+            rehearsed=(("look", 0.03), ("room", 0.12), ("home", 0.4)),
+            chained=0.5,
+            chains=TOUR_CHAINS,
         ),
     ),
     "smoke": (

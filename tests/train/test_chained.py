@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from spatial_ttt.model.layout import num_tokens
@@ -15,8 +16,9 @@ from spatial_ttt.train.chained import (
 )
 from spatial_ttt.train.clip_text import clip_prefix, room_for_branch
 from spatial_ttt.train.clip_types import KINDS, Chain, Needle, categories
-from spatial_ttt.train.curriculum import LONG_CHAINS, plan
+from spatial_ttt.train.curriculum import LONG_CHAINS, TOUR_CHAINS, plan
 from spatial_ttt.train.ring import ClipRing
+from spatial_ttt.train.truncated import LONGEST_PART, MOST_PARTS
 from tests.train import clips
 
 ROOM = 96
@@ -106,11 +108,28 @@ def test_long_streams_leave_room_for_a_question_and_are_about_as_large_as_a_step
     spec = plan("routes")[-1].spec
     step = 24 * num_tokens(clip_prefix(clips.tokenizer(), spec).layout)
     assert max(made.homes for made in LONG_CHAINS) == 60
-    assert len(LONG_CHAINS) % 2 and len(LONG_CHAINS) % 3  # against every twelfth step, a blind one
     for made in LONG_CHAINS:
         prefix = clip_prefix(clips.tokenizer(), chained_spec(spec, made))
         assert room_for_branch(prefix, 128) >= LONGEST_QUESTION
         assert stream_rows(24, made) * num_tokens(prefix.layout) <= 1.35 * step
+
+
+def test_an_hour_of_tours_is_learned_from_at_the_cost_of_a_step() -> None:
+    stage = plan("hours")[-1]
+    step = 24 * num_tokens(clip_prefix(clips.tokenizer(), plan("routes")[-1].spec).layout)
+    longest = chained_spec(stage.spec, max(TOUR_CHAINS, key=lambda made: made.homes))
+    assert stage.chains is TOUR_CHAINS and longest.times[-1] == 3599
+    for made in TOUR_CHAINS:
+        prefix = clip_prefix(clips.tokenizer(), chained_spec(stage.spec, made))
+        assert room_for_branch(prefix, 128) >= 2 * LONGEST_QUESTION  # orders with options fit
+        clips_a_step = int(48 * stage.clip_share)
+        learned = min(num_tokens(prefix.layout), MOST_PARTS * LONGEST_PART)
+        assert stream_rows(clips_a_step, made) * learned <= 1.35 * step
+
+
+@pytest.mark.parametrize("chains", [LONG_CHAINS, TOUR_CHAINS])
+def test_no_stream_is_left_out_for_blind_steps(chains: tuple[Chain, ...]) -> None:
+    assert len(chains) % 2 and len(chains) % 3  # against every twelfth step, a blind one
 
 
 def test_at_half_the_rate_every_second_frame_is_seen_and_counts_keep_up() -> None:

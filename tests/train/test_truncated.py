@@ -39,13 +39,15 @@ def test_parts_equal_the_whole_stream(frames: torch.Tensor, parts: int) -> None:
     said = read(model, cut.state, ids)
     torch.testing.assert_close(said, read(model, whole.state, ids), rtol=1e-9, atol=1e-9)
     assert cut.vision is not None and whole.vision is not None
-    assert torch.equal(cut.vision.tokens, whole.vision.tokens)
+    close = {"rtol": 1e-9, "atol": 1e-9}
+    torch.testing.assert_close(cut.vision.tokens, whole.vision.tokens, **close)
+    torch.testing.assert_close(cut.vision.deepstack, whole.vision.deepstack, **close)
 
 
-def rate_gradients(frames: torch.Tensor, longest: int, at: int) -> torch.Tensor:
+def rate_gradients(frames: torch.Tensor, longest: int, at: int, most: int = 9) -> torch.Tensor:
     """Gradients of the learning rates' biases, first layer, from what the token `at` became."""
     model = clips.model(chunk_size=CHUNK).double()
-    found = ingest_in_parts(model, PREFIX, frames, SPEC, longest)
+    found = ingest_in_parts(model, PREFIX, frames, SPEC, longest, most)
     found.hidden[:, at].sum().backward()
     bias = model.decoder.layers[0].self_attn.lr_proj.bias.grad
     return torch.zeros(1) if bias is None else bias
@@ -62,6 +64,28 @@ def test_gradients_end_at_the_border_and_are_whole_within_a_part(frames: torch.T
         rate_gradients(frames, half, last), rate_gradients(frames, whole, last)
     )
     assert rate_gradients(frames, half, last).abs().sum() > 0
+
+
+@pytest.mark.parametrize(("slot", "is_learned"), [(2, False), (6, True), (-2, True)])
+def test_only_the_last_parts_get_gradients(
+    frames: torch.Tensor, slot: int, is_learned: bool
+) -> None:
+    third, token = num_tokens(PREFIX.layout) // 3 + 1, PREFIX.slot_ends[slot]
+    assert rate_gradients(frames, third, token).abs().sum() > 0
+    assert (rate_gradients(frames, third, token, most=2).abs().sum() > 0) == is_learned
+
+
+def test_what_is_only_watched_is_the_same_stream(frames: torch.Tensor) -> None:
+    third = num_tokens(PREFIX.layout) // 3 + 1
+    model = clips.model(chunk_size=CHUNK).double()
+    learned = ingest_in_parts(model, PREFIX, frames, SPEC, third, 9)
+    watched = ingest_in_parts(model, PREFIX, frames, SPEC, third, 1)
+    torch.testing.assert_close(watched.hidden, learned.hidden, rtol=1e-9, atol=1e-9)
+    ids = torch.arange(300, 306).expand(2, 2, -1)
+    said = [read(model, found.state, ids) for found in (watched, learned)]
+    torch.testing.assert_close(said[0], said[1], rtol=1e-9, atol=1e-9)
+    said[0].sum().backward()
+    assert model.decoder.layers[0].self_attn.lr_proj.bias.grad.abs().sum() > 0
 
 
 def test_a_state_let_go_is_the_same_state_without_a_past(frames: torch.Tensor) -> None:
