@@ -89,6 +89,11 @@ def run(section: str, bench: Bench) -> None:
         }
         chosen[section](bench)
         return
+    if section == "heads":
+        from benchmarks import kernel_heads
+
+        kernel_heads.heads_cases(bench)
+        return
     if section in ("attention", "products"):
         from benchmarks import kernel_attention
 

@@ -29,6 +29,7 @@ SECTIONS = (
     "network",
     "scan",
     "mixing",
+    "heads",
     "attention",
     "products",
     "step",

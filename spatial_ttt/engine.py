@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from spatial_ttt.errors import ConfigError
 from spatial_ttt.model.anchor import Attention, normed_heads
 from spatial_ttt.model.decoder import DecoderLayer, feed_forward
+from spatial_ttt.model.kernels import trained_heads
 from spatial_ttt.model.layers import RMSNorm, rms_norm, rotate, taken
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import Projected, Raw
@@ -99,7 +100,7 @@ class _TrainedParts:
 
         compiled_feed_forward = compiled(feed_forward)
         compiled_norm, compiled_heads = compiled(rms_norm), compiled(_heads)
-        self.shape = compiled(_shape)
+        compiled_shape = compiled(_shape)
         self.block = compiled(vision_block)
 
         def run_feed_forward(layer: DecoderLayer, hidden: Tensor, mixed: Tensor) -> Any:
@@ -110,9 +111,19 @@ class _TrainedParts:
 
         def run_heads(attention: Attention, qkv: Tensor, rope: Tensor, zeros: int = 0) -> Any:
             assert not zeros, "nobody asks for any where gradients are wanted"
+            if trained_heads.applies(qkv, attention.q_norm.weight):
+                return Attention.heads(attention, qkv, rope)
             return compiled_heads(attention.q_norm, attention.k_norm, qkv, rope, attention.sizes)
 
-        self.feed_forward, self.norm, self.heads = run_feed_forward, run_norm, run_heads
+        def run_shape(attention: TTTAttention, raw: Raw, rope: Tensor, room: int = 0) -> Projected:
+            assert not room, "nobody makes any where gradients are wanted"
+            if trained_heads.applies(raw.qkv, attention.q_norm.weight):
+                return TTTAttention.shape(attention, raw, rope)
+            made: Projected = compiled_shape(attention, raw, rope)
+            return made
+
+        self.feed_forward, self.norm = run_feed_forward, run_norm
+        self.heads, self.shape = run_heads, run_shape
 
 
 def _use(module: nn.Module, name: str, compiled: Function) -> None:
@@ -149,12 +160,12 @@ def _heads(
     return rotate(q, rope), rotate(k, rope), v
 
 
-def _shape(attention: TTTAttention, raw: Raw, rope: Tensor, room: int = 0) -> Projected:
-    """`TTTAttention.shape` of inputs of known widths, with gradients, for which nobody makes room."""
+def _shape(attention: TTTAttention, raw: Raw, rope: Tensor) -> Projected:
+    """`TTTAttention.plain_shape` of inputs of known widths."""
     heads, kv_heads, head_dim = attention.sizes
     qkv = _wide(raw.qkv, (heads + 2 * kv_heads) * head_dim)
     rates = _wide(raw.rates, sum(layer.out_features for layer in attention.rate_layers))
-    return TTTAttention.shape(attention, Raw(qkv, rates), _wide(rope, head_dim))
+    return attention.plain_shape(Raw(qkv, rates), _wide(rope, head_dim))
 
 
 def _wide(x: Tensor, width: int) -> Tensor:

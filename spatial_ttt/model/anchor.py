@@ -11,7 +11,7 @@ from spatial_ttt.errors import ConfigError
 from spatial_ttt.model import bounded_blocks, fused_attention
 from spatial_ttt.model.attention import attend_past
 from spatial_ttt.model.bounded_cache import BoundedCache, attend_bounded
-from spatial_ttt.model.kernels import shaping
+from spatial_ttt.model.kernels import shaping, trained_heads
 from spatial_ttt.model.kv_cache import KVCache, append
 from spatial_ttt.model.layers import RMSNorm, linear_behind, linear_together, rotate, taken
 
@@ -71,6 +71,9 @@ class Attention(nn.Module):
         if shaping.applies(qkv):
             norms, kv_heads = self.head_norms, self.num_kv_heads
             return shaping.heads(qkv, rope, norms, kv_heads, None, zeros=zeros)[:3]
+        if trained_heads.applies(qkv, self.q_norm.weight):
+            norms, kv_heads = self.head_norms, self.num_kv_heads
+            return trained_heads.heads(qkv, rope, norms, kv_heads, None)[:3]
         q, k, v = (t.transpose(1, 2) for t in self.normed(qkv))
         return rotate(q, rope), rotate(k, rope), v
 

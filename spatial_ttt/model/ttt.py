@@ -28,6 +28,7 @@ from spatial_ttt.model.kernels import (
     mixing,
     resolve_backend,
     shaping,
+    trained_heads,
 )
 from spatial_ttt.model.kernels.attention import Past
 from spatial_ttt.model.layers import RMSNorm, derived, linear_together, rotate, taken
@@ -195,6 +196,16 @@ class TTTAttention(Attention):
             q, k, v = (x[:, :, :length] for x in (q, k, v))
             lr, momentum, gate = self.rates(raw.rates)
             return Projected(q, k, v, fast, lr, momentum, gate, room, zeros)
+        if trained_heads.applies(raw.qkv, self.q_norm.weight):
+            norms, scales = self.head_norms, self._scales(raw.qkv.dtype)
+            q, k, v, fast = trained_heads.heads(raw.qkv, rope, norms, self.num_kv_heads, scales)
+            assert fast is not None
+            lr, momentum, gate = trained_heads.rates(raw.rates, self.lr_offset, *self._rate_heads)
+            return Projected(q, k, v, fast, lr, momentum, gate)
+        return self.plain_shape(raw, rope)
+
+    def plain_shape(self, raw: Raw, rope: Tensor) -> Projected:
+        """`shape` in torch operations."""
         query, key, value = self.normed(raw.qkv)
         q, k, v = (t.transpose(1, 2) for t in (query, key, value))
         groups = self.num_heads // self.num_kv_heads
@@ -215,14 +226,19 @@ class TTTAttention(Attention):
 
     def rates(self, raw: Tensor) -> tuple[Tensor, ...]:
         """Learning rates [B, L, 3 * heads], momentum and gate [B, L, heads] from what `rate_layers` say."""
-        heads = self.config.num_fast_heads
-        has = (self.momentum_proj is not None, self.ttt_scale_proj is not None)
+        count, has = self._rate_heads
         if shaping.applies(raw):
-            return shaping.rates(raw, self.lr_offset, heads, has)
-        lr = F.softplus(raw[..., : 3 * heads].to(state_dtype(raw.dtype)) + self.lr_offset)
-        ones = raw.new_ones(*raw.shape[:2], heads)
-        momentum = torch.sigmoid(raw[..., 3 * heads : 4 * heads]) if has[0] else ones
-        return lr, momentum, F.silu(raw[..., -heads:]) if has[1] else ones
+            return shaping.rates(raw, self.lr_offset, count, has)
+        lr = F.softplus(raw[..., : 3 * count].to(state_dtype(raw.dtype)) + self.lr_offset)
+        ones = raw.new_ones(*raw.shape[:2], count)
+        momentum = torch.sigmoid(raw[..., 3 * count : 4 * count]) if has[0] else ones
+        return lr, momentum, F.silu(raw[..., -count:]) if has[1] else ones
+
+    @property
+    def _rate_heads(self) -> tuple[int, tuple[bool, bool]]:
+        """Fast heads, and whether tokens have a momentum and a gate."""
+        has = self.momentum_proj is not None, self.ttt_scale_proj is not None
+        return self.config.num_fast_heads, has
 
     def convolve(
         self, fast: Tensor, plan: Plan, context: Context | None

@@ -10,6 +10,7 @@ For training, with backward passes of their own:
                                                                        kept_steps_triton.py
     network         reads and writes of any width, between products    network.py, network_triton.py
     mixing          what surrounds the scan, one pass each             mixing.py, mixing_triton.py
+    trained_heads   what a token brings along, one pass each           trained_heads.py, trained_heads_triton.py
     cudnn_attention windows and whole sequences, by the library        cudnn_attention.py
 
 For streams, without gradients:

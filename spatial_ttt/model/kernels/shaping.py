@@ -1,6 +1,7 @@
 """Streaming's token-wise steps in one pass each, where no gradients are asked for.
 
-Training leaves these to torch (or its compiler); every function names the plain code it stands for.
+Training leaves these to torch (or its compiler), but for what `trained_heads` gives a backward pass; every function
+names the plain code it stands for.
 """
 
 from __future__ import annotations

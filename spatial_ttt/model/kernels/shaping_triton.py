@@ -20,11 +20,24 @@ _TOKENS = 16  # tokens of one head that a program takes
 
 
 @triton.jit
-def _normed(x, scale, weight):
+def normed(x, scale, weight):
     """weight * (x * scale), rounded after each product as the plain norm does."""
     dtype = weight.dtype
     rounded = (x * scale[:, None]).to(dtype).to(tl.float32)
     return (weight.to(tl.float32) * rounded).to(dtype)
+
+
+@triton.jit
+def inverse_rms(x, y, eps, SIZE: tl.constexpr):
+    """One over the root mean square of each row, whose SIZE channels are the columns of x and y [tokens, half]."""
+    mean = (tl.sum(x * x, axis=1) + tl.sum(y * y, axis=1)) / SIZE
+    return 1.0 / tl.sqrt(mean + eps)
+
+
+@triton.jit
+def turned(x, y, cos, sin):
+    """Channels x and their partners y turned by the angle; by -sin back."""
+    return x * cos - y * sin, y * cos + x * sin
 
 
 @triton.jit
@@ -51,13 +64,16 @@ def _store_halves(place, half, first, second, inside):
 def _heads(
     qkv, rope, q_weight, k_weight, scales, out_q, out_k, out_v, fast, rows, length, room, zeros, stride_b, stride_l,
     rope_b, rope_l, eps, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
-    TOKENS: tl.constexpr, HAS_FAST: tl.constexpr,
+    TOKENS: tl.constexpr, TOTAL: tl.constexpr, HAS_FAST: tl.constexpr, HAS_VALUES: tl.constexpr,
 ):  # fmt: skip
-    """One head of TOKENS tokens, `zeros` behind them: queries, keys, values, these after `room`. `scales` is [4, D]."""
-    row = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
-    head = tl.program_id(1)
+    """One of TOTAL heads of TOKENS tokens, `zeros` behind them: queries, keys, values, these after `room`.
+
+    `scales` is [4, D]. Heads of the same tokens, which lie side by side, follow each other.
+    """
+    head = tl.program_id(0) % TOTAL
+    row = tl.program_id(0) // TOTAL * TOKENS + tl.arange(0, TOKENS)
     span = length + zeros
-    batch, token, wide = row // span, row % span, room + span
+    batch, token, wide = (row // span).to(tl.int64), (row % span).to(tl.int64), room + span
     c = tl.arange(0, BLOCK)
     channel = c < HALF
     inside = (row < rows)[:, None] & channel[None, :]
@@ -65,22 +81,20 @@ def _heads(
     source = qkv + (batch * stride_b + token * stride_l)[:, None] + head * (2 * HALF) + c[None, :]
     first = tl.load(source, mask=there, other=0.0)
     second = tl.load(source + HALF, mask=there, other=0.0)
-    dtype = first.dtype
     groups: tl.constexpr = HEADS // KV_HEADS
     width: tl.constexpr = HEADS * 2 * HALF
     into = fast + (batch * length + token)[:, None] * (3 * width) + c[None, :]
     if head < HEADS + KV_HEADS:
         x, y = first.to(tl.float32), second.to(tl.float32)
-        mean = (tl.sum(x * x, axis=1) + tl.sum(y * y, axis=1)) / (2 * HALF)
-        scale = 1.0 / tl.sqrt(mean + eps)
+        scale = inverse_rms(x, y, eps, 2 * HALF)
         weight = q_weight if head < HEADS else k_weight
-        first = _normed(x, scale, tl.load(weight + c, mask=channel, other=0.0)[None, :])
-        second = _normed(y, scale, tl.load(weight + HALF + c, mask=channel, other=0.0)[None, :])
+        first = normed(x, scale, tl.load(weight + c, mask=channel, other=0.0)[None, :])
+        second = normed(y, scale, tl.load(weight + HALF + c, mask=channel, other=0.0)[None, :])
         angle = rope + (batch * rope_b + token * rope_l)[:, None] + c[None, :]
         cos = tl.load(angle, mask=there, other=0.0).to(tl.float32)
         sin = tl.load(angle + HALF, mask=there, other=0.0).to(tl.float32)
-        x, y = first.to(tl.float32), second.to(tl.float32)
-        turned_x, turned_y = (x * cos - y * sin).to(dtype), (y * cos + x * sin).to(dtype)
+        x, y = turned(first.to(tl.float32), second.to(tl.float32), cos, sin)
+        turned_x, turned_y = x.to(out_q.dtype.element_ty), y.to(out_q.dtype.element_ty)
         if head < HEADS:
             at = ((batch * HEADS + head) * span + token)[:, None] * (2 * HALF) + c[None, :]
             _store_halves(out_q + at, HALF, turned_x, turned_y, inside)
@@ -100,8 +114,9 @@ def _heads(
                     _store_scaled(to + HALF, by + HALF, width, c, channel, there, second)
     else:
         kv = head - HEADS - KV_HEADS
-        at = ((batch * KV_HEADS + kv) * wide + room + token)[:, None] * (2 * HALF) + c[None, :]
-        _store_halves(out_v + at, HALF, first, second, inside)
+        if HAS_VALUES:
+            at = ((batch * KV_HEADS + kv) * wide + room + token)[:, None] * (2 * HALF) + c[None, :]
+            _store_halves(out_v + at, HALF, first, second, inside)
         if HAS_FAST:
             for group in tl.static_range(groups):
                 to = into + 2 * width + (kv * groups + group) * (2 * HALF)
@@ -116,8 +131,9 @@ def heads(
     scales: Tensor | None,
     room: int,
     zeros: int,
+    copies_values: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """See `shaping.heads`."""
+    """See `shaping.heads`; values that are not copied stay where they lie in `qkv` (no room then, no zeros)."""
     qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
     rope = rope if rope.stride(-1) == 1 else rope.contiguous()
     batch, length, width = qkv.shape
@@ -126,26 +142,35 @@ def heads(
     num = total - 2 * kv_heads
     span = length + zeros
     q = qkv.new_empty(batch, num, span, dim)
-    k, v = (qkv.new_empty(batch, kv_heads, room + span, dim) for _ in range(2))
+    k = qkv.new_empty(batch, kv_heads, room + span, dim)
+    v = torch.empty_like(k) if copies_values else _last_heads(qkv, kv_heads, dim)
     fast = qkv.new_empty(batch, length, 3 * num * dim) if scales is not None else None
     table = q if scales is None else scales.contiguous()
     rows = batch * span
+    if fast is None and not copies_values:
+        total -= kv_heads  # nothing to do for values
     if rows:
-        _heads[(cdiv(rows, _TOKENS), total)](
+        _heads[(cdiv(rows, _TOKENS) * total,)](
             qkv, rope, norms.query, norms.key, table, q, k, v, q if fast is None else fast, rows, length,
             room, zeros, *qkv.stride()[:2], *rope.stride()[:2], norms.eps, HEADS=num, KV_HEADS=kv_heads, HALF=dim // 2,
-            BLOCK=next_power_of_2(dim // 2), TOKENS=_TOKENS, HAS_FAST=fast is not None, num_warps=4,
+            BLOCK=next_power_of_2(dim // 2), TOKENS=_TOKENS, TOTAL=total, HAS_FAST=fast is not None,
+            HAS_VALUES=copies_values, num_warps=4,
         )  # fmt: skip
     return q, k[:, :, room:], v[:, :, room:], fast
 
 
+def _last_heads(qkv: Tensor, count: int, dim: int) -> Tensor:
+    """The last heads [B, count, L, dim] where they lie."""
+    return qkv.unflatten(-1, (-1, dim)).transpose(1, 2)[:, -count:]
+
+
 @triton.jit(do_not_specialize=["rows"])
-def _rates(raw, lr, momentum, gate, rows, offset, HEADS: tl.constexpr, WIDTH: tl.constexpr,
+def _rates(raw, lr, momentum, gate, rows, step, offset, HEADS: tl.constexpr, WIDTH: tl.constexpr,
            HAS_MOMENTUM: tl.constexpr, HAS_GATE: tl.constexpr, BLOCK: tl.constexpr, TOKENS: tl.constexpr):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     c = tl.arange(0, BLOCK)
     inside = (row < rows)[:, None] & (c < WIDTH)[None, :]
-    loaded = tl.load(raw + row[:, None] * WIDTH + c[None, :], mask=inside, other=0.0)
+    loaded = tl.load(raw + row[:, None] * step + c[None, :], mask=inside, other=0.0)
     x = loaded.to(tl.float32)
     z = x + offset
     # softplus as torch has it: the identity above 20, log1p below (rates are small: log(1 + u) would lose digits)
@@ -168,8 +193,9 @@ def _rates(raw, lr, momentum, gate, rows, offset, HEADS: tl.constexpr, WIDTH: tl
 
 def rates(raw: Tensor, offset: float, num_heads: int, has: tuple[bool, bool]) -> tuple[Tensor, ...]:
     """See `shaping.rates`."""
-    raw = raw.contiguous()
     batch, length, width = raw.shape
+    flat = raw.flatten(0, 1)
+    flat = flat if flat.stride(-1) == 1 else flat.contiguous()
     lr = raw.new_empty(batch, length, 3 * num_heads, dtype=torch.float32)
     momentum, gate = (
         raw.new_empty(batch, length, num_heads) if there else raw.new_ones(batch, length, num_heads)
@@ -178,7 +204,7 @@ def rates(raw: Tensor, offset: float, num_heads: int, has: tuple[bool, bool]) ->
     rows = batch * length
     if rows:
         _rates[(cdiv(rows, 32),)](
-            raw, lr, momentum, gate, rows, offset, HEADS=num_heads, WIDTH=width, HAS_MOMENTUM=has[0],
+            flat, lr, momentum, gate, rows, flat.stride(0), offset, HEADS=num_heads, WIDTH=width, HAS_MOMENTUM=has[0],
             HAS_GATE=has[1], BLOCK=next_power_of_2(width), TOKENS=32, num_warps=4,
         )  # fmt: skip
     return lr, momentum, gate

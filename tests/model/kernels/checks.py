@@ -24,7 +24,7 @@ from tests.model.kernels.check import Check, Function
 from tests.model.kernels.commit_checks import commit
 from tests.model.kernels.layer_checks import decoder, patching, runs, steady, streaming, tower
 from tests.model.kernels.merging_checks import merging
-from tests.model.kernels.shaping_checks import heads, shaping
+from tests.model.kernels.shaping_checks import heads, shaping, trained_heads, trained_rates
 from tests.model.kernels.tower_attention_checks import tower_attention
 from tests.model.kernels.whole_checks import packed, whole_convolution
 from tests.model.kernels.wide_checks import wide_scan
@@ -248,6 +248,8 @@ CHECKS = {
     "decoder": decoder,
     "shaping": shaping,
     "heads": heads,
+    "trained_heads": trained_heads,
+    "trained_rates": trained_rates,
     "streaming": streaming,
     "tower": tower,
     "tower_attention": tower_attention,

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 QUICK = (
     "newton_schulz", "mixing", "network", "decoder", "shaping", "heads", "tower", "tower_attention", "patching", "runs",
-    "merging", "blocks",
+    "merging", "blocks", "trained_heads", "trained_rates",
 )  # fmt: skip
 """Operations that share a process: it takes longer to begin than most of them."""
 
