@@ -23,7 +23,7 @@ from spatial_ttt.train.ring import Batch, ClipRing
 from spatial_ttt.train.stream_asker import StreamAsker, tabulate
 
 # Shares of homes that were walked through before, of which each stream has one: else time would tell the counts.
-AGAIN = (0.0, 0.2, 0.5, 0.8)
+AGAIN = (0.0, 0.1, 0.2, 0.4)
 RECALLED = 0.75  # share of streams that have something to remember, once there are clips for it
 TRIES = 20  # clips drawn until one does not show the thing that only others may show
 LONGEST_QUESTION = 32  # tokens of a counting question with its answer
