@@ -39,6 +39,14 @@ class Ranks:
         dist.broadcast(told, 0)
         return tuple(told.tolist())
 
+    def all_say(self, *flags: bool) -> tuple[bool, ...]:
+        """Which of the flags are set in every process."""
+        if self.world == 1:
+            return flags
+        told = torch.tensor(flags, dtype=torch.uint8)
+        dist.all_reduce(told, dist.ReduceOp.MIN)
+        return tuple(told.bool().tolist())
+
     def share(self, module: nn.Module) -> None:
         """Give every process the first one's weights."""
         if self.world > 1:
@@ -46,14 +54,21 @@ class Ranks:
                 dist.broadcast(tensor.detach(), 0)
 
     def check_alike(self, module: nn.Module) -> None:
-        """Raise DataError where weights have drifted apart: averaging gradients must keep them equal."""
+        """Raise DataError, in every process, if weights have drifted apart: averages must keep them equal."""
         if self.world == 1:
             return
+        names, alike = [], []
         for name, tensor in module.named_parameters():
             first = tensor.detach().clone()
             dist.broadcast(first, 0)
-            if not torch.equal(first, tensor):
-                raise DataError(f"rank {self.rank} has another {name} than rank 0 after training")
+            names.append(name)
+            alike.append(torch.equal(first, tensor))
+        drifted = [n for n, same in zip(names, self.all_say(*alike), strict=True) if not same]
+        if drifted:
+            raise DataError(
+                f"{len(drifted)} of {len(names)} weights differ between the processes after training, the first is "
+                f"{drifted[0]}; those of the first process are saved, but were not trained as they should have been"
+            )
 
     def average(self, gradients: list[Tensor]) -> None:
         """Replace gradients by their mean over all processes, in one exchange."""

@@ -141,7 +141,7 @@ def _add_clips(parser: argparse.ArgumentParser) -> None:
         "--plan", default="full", help="curriculum: full, easy, look, home or smoke"
     )
     parser.add_argument(
-        "--start", type=float, default=0.0, help="progress 0..1 the curriculum starts at"
+        "--begin", type=float, default=0.0, help="progress 0..1 the curriculum begins at"
     )
     parser.add_argument("--capacity", type=int, default=8192, help="clips kept on the device")
     parser.add_argument("--samples", type=int, default=1, help="rays a side per pixel")

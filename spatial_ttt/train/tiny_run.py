@@ -107,6 +107,7 @@ class TinyRun:
         profile = load_profile("paper")
         self.asker = StreamAsker(self._encode, profile.number, profile.choice)
         self.launched: tuple[Launched, float] | None = None
+        self.ready: set[str] = set()  # stages that have enough clips
         self.step = 0
 
     def _encode(self, words: str) -> list[int]:
@@ -172,6 +173,7 @@ class TinyRun:
                 raise AskedToEnd
             self._loop()
             self.save()
+            self.ranks.check_alike(self.model)
             self.source.end_stream()
             if self.ranks.is_first:
                 supply = self.supply
@@ -187,22 +189,22 @@ class TinyRun:
 
     def _loop(self) -> None:
         supply = self.supply
-        current = stage_at(self.stages, self._at(self.progress))
-        self._set_reach(self.progress)
+        (progress,) = self.ranks.agree(self.progress)
+        current = stage_at(self.stages, self._at(progress))
+        self._set_reach(progress)
         self._stream(current)
         self.source.pump()  # workers furnish while kernels are compiled
         warm_up(self.source.caster, current.spec, self.device)
         supply.wait_until(
             lambda: supply.has_enough(current.name) or self.progress >= 1, math.inf, current.name
         )
-        for stage in stages_between(self.stages, self.chosen.start, 1.0):
+        for stage in stages_between(self.stages, self.chosen.begin, 1.0):
             if self.ranks.is_first:
                 supply.hold_out(stage)
         with collected_between_steps() as after_step:
             self._steps(current, after_step)
         self._finish()
         self._set_reach(1.0)
-        self.ranks.check_alike(self.model)
 
     def _steps(self, current: Stage, after_step: Callable[[], None]) -> None:
         """Steps, probes and saves until the time is over."""
@@ -212,6 +214,7 @@ class TinyRun:
             if progress >= 1:
                 break
             self._stream(stage_at(self.stages, self._at(progress + LEAD / self.budget)))
+            self._take_stock()
             current = self._switch(current, progress)
             self._set_reach(progress)
             self._one_step(self._turn(current), progress)
@@ -229,9 +232,19 @@ class TinyRun:
         rehearsed = dict(stage.rehearsed)
         self.supply.stream(stage, [one for one in self.stages if one.name in rehearsed])
 
+    def _take_stock(self) -> None:
+        """Which stages have enough clips in every process.
+
+        All take a step of one kind, or some would have no gradient where others have one, and averages would mix
+        different weights.
+        """
+        names = [stage.name for stage in self.stages]
+        flags = self.ranks.all_say(*(self.supply.has_enough(name) for name in names))
+        self.ready = {name for name, is_ready in zip(names, flags, strict=True) if is_ready}
+
     def _at(self, progress: float) -> float:
         """Where in the curriculum the run is at this progress."""
-        return self.chosen.start + (1 - self.chosen.start) * min(progress, 1.0)
+        return self.chosen.begin + (1 - self.chosen.begin) * min(progress, 1.0)
 
     def _set_reach(self, progress: float) -> None:
         """Give the TTT layers the window and the memory that are due."""
@@ -247,7 +260,7 @@ class TinyRun:
     def _switch(self, current: Stage, progress: float) -> Stage:
         """The stage that is due, once enough of its clips are there; the device never waits for them."""
         due = stage_at(self.stages, self._at(progress))
-        if due.name == current.name or not self.supply.has_enough(due.name):
+        if due.name == current.name or due.name not in self.ready:
             return current
         clips = len(self.supply.rings[due.name].ready)
         log.info("stage %s at step %d with %d clips", due.name, self.step, clips)
@@ -256,7 +269,7 @@ class TinyRun:
     def _turn(self, current: Stage) -> Stage:
         """The stage whose clips come next: this one, or an earlier one that must not be forgotten."""
         name = current.pick(float(self.turns.random()))
-        if not self.supply.has_enough(name):
+        if name not in self.ready:
             return current
         return next(stage for stage in self.stages if stage.name == name)
 

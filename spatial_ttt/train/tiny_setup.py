@@ -98,7 +98,7 @@ def make_annealing(
 ) -> Annealing:
     """How the run's attention changes; `contexts` are the longest of each stage, in tokens."""
     stop = chosen.shrink[1] if chosen.attention in ANNEALED else 1.0
-    trained = stages_between(tuple(stages), chosen.start, stop)
+    trained = stages_between(tuple(stages), chosen.begin, stop)
     return Annealing(
         mode=chosen.attention,
         memory_from=chosen.memory_from,

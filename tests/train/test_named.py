@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from spatial_ttt.scenes.questions import templates
 from spatial_ttt.train.clip_types import categories
 from spatial_ttt.train.encoder import Encoder
@@ -15,10 +17,15 @@ def encode(text: str) -> list[int]:
     return Encoder(clips.tokenizer().backend_tokenizer).encode(text)
 
 
+@cache
+def finder() -> NameFinder:
+    return NameFinder(encode, INDEX)
+
+
 def named(question: str) -> list[tuple[str, str]]:
     """Names found, each with the text up to its last token."""
     ids = encode(question)
-    ends = NameFinder(encode, INDEX).ends(ids)
+    ends = finder().ends(ids)
     assert len(ends) == len(ids)
     decode = clips.tokenizer().decode
     return [(categories()[n], decode(ids[: at + 1])) for at, n in enumerate(ends) if n]

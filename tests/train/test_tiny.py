@@ -34,11 +34,19 @@ def start(folder: Path, *more: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_run_trains_probes_and_publishes(tmp_path: Path) -> None:
-    with start(tmp_path) as process:
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Folder of a run that has ended well, and what it said."""
+    folder = tmp_path_factory.mktemp("first")
+    with start(folder) as process:
         said, error = process.communicate(timeout=60)
     assert process.returncode == 0, error
-    lines = (tmp_path / "work/metrics.jsonl").read_text().splitlines()
+    return folder, said
+
+
+def test_a_run_trains_probes_and_publishes(first: tuple[Path, str], tmp_path: Path) -> None:
+    folder, said = first
+    lines = (folder / "work/metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     losses = [r["loss"] for r in records if "loss" in r and not r["blind"]]
     assert losses[-1] < losses[0]
@@ -46,7 +54,7 @@ def test_a_run_trains_probes_and_publishes(tmp_path: Path) -> None:
     assert memory == sorted(memory) and {*memory} == {False, True}
     assert {r["probe"] for r in records if "probe" in r} == {"look", "room"}
     assert "stage room at step" in said
-    load_model(unpack(tmp_path / "out", tmp_path / "unpacked"))
+    load_model(unpack(folder / "out", tmp_path / "unpacked"))
 
 
 @pytest.mark.parametrize("until", ["ray caster", "step 2"])
@@ -87,14 +95,13 @@ def test_a_kernel_that_cannot_run_is_an_error_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_second_run_goes_on_from_what_the_first_published(tmp_path: Path) -> None:
+def test_a_second_run_goes_on_from_what_the_first_published(
+    first: tuple[Path, str], tmp_path: Path
+) -> None:
     """From its middle, with memory from the first step on; homes of the stage before are made too."""
-    with start(tmp_path) as process:
-        process.communicate(timeout=60)
     second = tmp_path / "second"
-    with start(
-        second, "--resume", str(tmp_path / "out"), "--start", "0.6", "--seed", "1"
-    ) as process:
+    published = str(first[0] / "out")
+    with start(second, "--resume", published, "--begin", "0.6", "--seed", "1") as process:
         said, error = process.communicate(timeout=60)
     assert process.returncode == 0, error
     assert "window 128, fast weights on at step 0" in said

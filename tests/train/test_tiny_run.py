@@ -18,6 +18,7 @@ from spatial_ttt.scenes.homes import home_seed, split_of
 from spatial_ttt.train.annealing import Reach
 from spatial_ttt.train.clip_types import DENSE_KINDS, KINDS, ClipSpec
 from spatial_ttt.train.curriculum import Stage, stage_at
+from spatial_ttt.train.ranks import Ranks
 from spatial_ttt.train.tiny import parse
 from spatial_ttt.train.tiny_clips import TRAIN_SPAN, Supply
 from spatial_ttt.train.tiny_run import AskedToEnd, TinyRun
@@ -64,9 +65,9 @@ def test_the_plan_may_start_in_its_middle(run: TinyRun) -> None:
     run.began = time.monotonic()
     stages = [stage_at(run.stages, run._at(progress)).name for progress in (0.0, 0.4, 0.6, 5.0)]
     assert stages == ["look", "look", "room", "room"]
-    run.chosen.start = 0.6
+    run.chosen.begin = 0.6
     assert run._at(0.0) == 0.6 and run._at(1.0) == 1.0
-    run.chosen.start = 0.0
+    run.chosen.begin = 0.0
 
 
 def test_runs_of_other_seeds_see_other_homes_and_never_held_out_ones(run: TinyRun) -> None:
@@ -130,10 +131,32 @@ def test_a_step_is_given_an_earlier_stages_clips_now_and_then(run: TinyRun, stag
     look, room = run.stages
     assert {run._turn(room).name for _ in range(20)} == {"room"}  # the ring of look is not there
     run.supply.rings = {"look": clips.ring(), "room": clips.ring()}
+    run._take_stock()
     names = [run._turn(room).name for _ in range(400)]
     assert names.count("look") / 400 == pytest.approx(0.25, abs=0.05)
     assert {run._turn(look).name for _ in range(20)} == {"look"}
     run.supply.rings = {}
+    run._take_stock()
+
+
+class WithoutLook(Ranks):
+    """Of two processes, the other has no clips of the first stage yet."""
+
+    def all_say(self, *flags: bool) -> tuple[bool, ...]:
+        return (False, *flags[1:])
+
+
+def test_no_process_turns_to_clips_that_another_lacks(run: TinyRun) -> None:
+    """Else one had no gradient where the other has one, and averages would mix different weights."""
+    look, room = run.stages
+    run.supply.rings, run.ranks = {"look": clips.ring(), "room": clips.ring()}, WithoutLook()
+    try:
+        run._take_stock()
+        assert {run._turn(room).name for _ in range(50)} == {"room"}
+        assert run._switch(room, 0.0) is room and run._switch(look, 1.0) is room
+    finally:
+        run.supply.rings, run.ranks = {}, Ranks()
+        run._take_stock()
 
 
 def test_ranks_use_seeds_of_their_own(run: TinyRun) -> None:
