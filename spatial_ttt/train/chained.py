@@ -7,6 +7,8 @@ unusual thing stands in four of the homes, for questions about an order (see `re
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +33,7 @@ LONGEST_QUESTION = 32  # tokens of a counting question with its answer
 
 def chained_spec(spec: ClipSpec, made: Chain) -> ClipSpec:
     """The shape of a stream of clips."""
-    slots = made.homes * (spec.num_slots // made.stride)
+    slots = made.homes * made.slots(spec.num_slots)
     return dataclasses.replace(spec, num_slots=slots, fps=spec.fps / made.stride)
 
 
@@ -52,17 +54,18 @@ class Size(NamedTuple):
 def chain(ring: ClipRing, asker: StreamAsker, rng: Generator, size: Size, made: Chain) -> Batch:
     """Streams of clips; of the dense arrays only `counts` is known."""
     drawn = _itineraries(ring, rng, size.rows, made)
-    places = np.array([one.places for one in drawn], np.int64)  # [R, H]
+    tallies = [_tally(ring, one.stays, made) for one in drawn]
     asked = []
-    for one in drawn:
-        facts = [_record(ring, place).facts for place in dict.fromkeys(one.places)]
-        few = [*asker.counts(facts, made.stride, rng), *asker.order(one.item, one.by, rng)]
+    for one, tally in zip(drawn, tallies, strict=True):
+        counts = asker.counts(tally.so_far[-1], tally.glimpsed, rng)
+        few = [*counts, *asker.order(one.item, one.by, rng)]
         asked.append([some for some in few if len(some.ids) <= size.room] or few[:1])
     table = tabulate(asked)
     none = ring.place[:0]
-    frames = ring.frames[to_device(places, ring.device)]  # [R, H, T, ...]
+    shown = np.array([_frames(one.stays, made) for one in drawn], np.int64)  # [R, 2, T]
+    place, frame = to_device(shown, ring.device).unbind(1)
     return Batch(
-        frames=frames[:, :, made.shown(ring.spec.num_slots)].flatten(1, 2),
+        frames=ring.frames[place, frame],
         ids=to_device(table.ids, ring.device),
         start=table.start,
         stop=table.stop,
@@ -72,7 +75,7 @@ def chain(ring: ClipRing, asker: StreamAsker, rng: Generator, size: Size, made: 
         category=none,
         depth=none,
         pose=none,
-        counts=_so_far(ring, places, made),
+        counts=to_device(np.stack([tally.so_far for tally in tallies]), ring.device),
         place=_unknown(ring.place, size.rows),
         first=_unknown(ring.first, size.rows),
     )
@@ -88,29 +91,54 @@ def _record(ring: ClipRing, place: int) -> Record:
     return record
 
 
-def _so_far(ring: ClipRing, places: NDArray[np.int64], made: Chain) -> Tensor:
-    """Instances of each category seen by the end of each slot [R, H * S, K]."""
-    is_new = np.array([[p not in row[:n] for n, p in enumerate(row)] for row in places.tolist()])
-    fresh = to_device(is_new, ring.device)[..., None]
-    counted = [
-        [_record(ring, place).facts.counted[made.stride - 1] for place in row]
-        for row in places.tolist()
-    ]
-    whole = to_device(np.array(counted), ring.device).int() * fresh  # [R, H, K]
-    before = whole.cumsum(1) - whole
-    last = slice(made.stride - 1, None, made.stride)  # of the slots that become one
-    within = ring.counts[to_device(places, ring.device)][:, :, last].int() * fresh[..., None]
-    # Of frames that are left out nothing was counted: no more than in all that are shown.
-    within = torch.minimum(within, whole[:, :, None])
-    return (before[:, :, None] + within).flatten(1, 2)
+def _frames(stays: Sequence[_Stay], made: Chain) -> tuple[list[int], list[int]]:
+    """Which frame of which clip each frame of a stream is: places in the ring, and numbers within the clips."""
+    places = [stay.place for stay in stays for _ in range(2 * stay.slots)]
+    return places, [n * made.stride for stay in stays for n in range(2 * stay.slots)]
+
+
+class _Tally(NamedTuple):
+    so_far: NDArray[np.int32]
+    """[S, K] instances of each category seen by the end of each slot."""
+    glimpsed: NDArray[np.int32]
+    """[K] instances only glimpsed where the whole clips are shown."""
+
+
+def _tally(ring: ClipRing, stays: Sequence[_Stay], made: Chain) -> _Tally:
+    """What a stream shows; of a home seen again only what was not seen the first time is new."""
+    last = made.slots(ring.spec.num_slots)
+    seen: dict[int, int] = {}  # slots of each clip
+    rows, total, glimpsed = [], np.int32(0), np.int32(0)
+    for stay in stays:
+        facts = _record(ring, stay.place).facts
+        whole = facts.counted[made.stride - 1].astype(np.int32)
+        # Of frames that are left out nothing was counted: no more than in all that are shown.
+        within = np.minimum(facts.counts[made.stride - 1 :: made.stride][:last], whole)
+        by_slots = np.concatenate((np.zeros_like(whole)[None], within[:-1], whole[None]))
+        known = seen.get(stay.place, 0)
+        if not known:
+            glimpsed = glimpsed + facts.glimpsed[made.stride - 1]
+        seen[stay.place] = max(known, stay.slots)
+        begun = np.maximum(within[: stay.slots], by_slots[known]) - by_slots[known]
+        rows.append(total + begun)
+        total = total + by_slots[seen[stay.place]] - by_slots[known]
+    # A clip's end counts as all that was seen of it where it is left.
+    rows[-1][-1] = total
+    return _Tally(np.concatenate(rows).astype(np.int32), np.asarray(glimpsed, np.int32))
 
 
 # --- Itineraries ---------------------------------------------------------------------------------
 
 
+class _Stay(NamedTuple):
+    place: int
+    """In the ring, of the clip."""
+    slots: int
+    """Shown of it, from its beginning."""
+
+
 class _Itinerary(NamedTuple):
-    places: list[int]
-    """In the ring, of the homes in turn."""
+    stays: list[_Stay]
     item: int
     """The category of the thing to remember."""
     by: list[int]
@@ -118,7 +146,6 @@ class _Itinerary(NamedTuple):
 
 
 def _itineraries(ring: ClipRing, rng: Generator, rows: int, made: Chain) -> list[_Itinerary]:
-    ready = np.array(ring.ready)
     by_item = recall.hidden(ring.records, ring.ready)
     frames = made.shown(ring.spec.num_slots)
     found = []
@@ -128,19 +155,36 @@ def _itineraries(ring: ClipRing, rng: Generator, rows: int, made: Chain) -> list
             count = min(NUM_SPOTS, made.homes)
             needles = recall.draw_hidden(ring.records, by_item, frames, count, rng)
         item = needles[0][1].item if needles else 0
-        due = recall.spread_out(made.homes, len(needles), rng) if needles else []
-        drawn = iter([place for place, _ in needles])
-        again = float(rng.choice(AGAIN))
-        places: list[int] = []
-        for home in range(made.homes):
-            if home in due:
-                places.append(next(drawn))
-            elif home and rng.random() < again:
-                places.append(places[int(rng.integers(home))])
-            else:
-                places.append(_without(ring, ready, item, rng))
-        found.append(_Itinerary(places, item, [one.place for _, one in needles]))
+        stays = _stays(ring, rng, made, [place for place, _ in needles], item)
+        found.append(_Itinerary(stays, item, [one.place for _, one in needles]))
     return found
+
+
+def _stays(
+    ring: ClipRing, rng: Generator, made: Chain, needles: Sequence[int], item: int
+) -> list[_Stay]:
+    """Clips that fill a stream; those of `needles`, in this order, are shown whole, and no others show the thing."""
+    longest = made.slots(ring.spec.num_slots)
+    shortest = math.ceil(made.shortest * longest)
+    slots = made.homes * longest
+    due = recall.spread_out(slots, longest, len(needles), rng)
+    waiting = list(zip(due, needles, strict=True))
+    again = float(rng.choice(AGAIN))
+    ready = np.array(ring.ready)
+    stays: list[_Stay] = []
+    at = 0
+    while at < slots:
+        until = (waiting[0][0] if waiting else slots) - at
+        if waiting and until < shortest:
+            stay = _Stay(waiting.pop(0)[1], longest)
+        else:
+            is_seen = bool(stays) and rng.random() < again
+            earlier = stays[int(rng.integers(len(stays)))].place if is_seen else None
+            place = _without(ring, ready, item, rng) if earlier is None else earlier
+            stay = _Stay(place, min(int(rng.integers(shortest, longest + 1)), until))
+        stays.append(stay)
+        at += stay.slots
+    return stays
 
 
 def _without(ring: ClipRing, ready: NDArray[np.int64], item: int, rng: Generator) -> int:

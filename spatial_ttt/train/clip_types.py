@@ -65,10 +65,16 @@ class Chain(NamedTuple):
     """Clips in a row."""
     stride: int = 1
     """Every so many-th frame is shown, 2 halves the rate; at most `MOST_STRIDE`."""
+    shortest: float = 1.0
+    """Least share of a clip that is shown, from its beginning; of shorter stays there are more than `homes`."""
+
+    def slots(self, num_slots: int) -> int:
+        """The most slots of the stream that a clip of so many becomes."""
+        return num_slots // self.stride
 
     def shown(self, num_slots: int) -> slice:
         """The frames of a clip that are shown: as many as fill whole slots."""
-        return slice(0, 2 * self.stride * (num_slots // self.stride), self.stride)
+        return slice(0, 2 * self.stride * self.slots(num_slots), self.stride)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,6 +40,8 @@ TOUR_CHAINS = (
     *(Chain(30), Chain(3), Chain(24), Chain(6), Chain(18)),
 )
 """Streams of up to 36 tours, an hour of walking; of the longest only the end is learned from."""
+SHORTEST_STAY = 0.3
+"""Least share of a clip in streams of plan `hours`: else time would tell how many homes were seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,10 @@ _LOOK = Difficulty(rooms=(1, 1), least_size=0.5, most_objects=8, walks=False)
 _ROOM = Difficulty(rooms=(1, 1), least_size=0.3, most_objects=40, walks=True)
 _HOME = Difficulty(rooms=(1, 3), least_size=0.0, most_objects=200, walks=True)
 _TOUR = Difficulty(rooms=(1, 6), least_size=0.0, most_objects=200, walks=True)
+
+
+def _varied(chains: tuple[Chain, ...]) -> tuple[Chain, ...]:
+    return tuple(made._replace(shortest=SHORTEST_STAY) for made in chains)
 
 
 def _clip(slots: int, width: int = 128, height: int = 96, fps: float = 2.0) -> ClipSpec:
@@ -134,13 +140,13 @@ PLANS: dict[str, tuple[Stage, ...]] = {
         Stage(
             *("home", 0.3, _clip(32), _HOME, 0.8, 96, 0.5, (("look", 0.03), ("room", 0.2))),
             chained=0.3,
-            chains=LONG_CHAINS,
+            chains=_varied(LONG_CHAINS),
         ),
         Stage(
             *("tour", 1.0, _clip(50, fps=1.0), _TOUR, 0.8, 96, 0.34),
             rehearsed=(("look", 0.03), ("room", 0.12), ("home", 0.4)),
             chained=0.5,
-            chains=TOUR_CHAINS,
+            chains=_varied(TOUR_CHAINS),
         ),
     ),
     "smoke": (

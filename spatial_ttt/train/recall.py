@@ -91,10 +91,10 @@ def draw_hidden(
     return []
 
 
-def spread_out(homes: int, count: int, rng: Generator) -> list[int]:
-    """Which of a stream's homes are those of the thing: one in each part of the stream."""
-    borders = [n * homes // count for n in range(count + 1)]
-    return [int(rng.integers(low, high)) for low, high in pairwise(borders)]
+def spread_out(slots: int, longest: int, count: int, rng: Generator) -> list[int]:
+    """In which of a stream's slots the clips that show the thing, `longest` each, begin: one in each part of it."""
+    borders = [n * slots // count for n in range(count + 1)] if count else []
+    return [int(rng.integers(low, high - longest + 1)) for low, high in pairwise(borders)]
 
 
 def small_steps(item: str, places: Sequence[str], rng: Generator) -> list[tuple[str, str]]:

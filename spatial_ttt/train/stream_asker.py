@@ -14,7 +14,7 @@ from spatial_ttt.scenes.questions.streams import UNSURE_SHARE
 from spatial_ttt.scenes.questions.templates import ask_stream_count
 from spatial_ttt.scenes.wording import spoken
 from spatial_ttt.train import recall
-from spatial_ttt.train.clip_types import KINDS, Facts, categories
+from spatial_ttt.train.clip_types import KINDS, categories
 from spatial_ttt.train.encoder import encode_exchange
 from spatial_ttt.train.named import NameFinder
 
@@ -54,15 +54,13 @@ class StreamAsker:
             self.known[key] = self.exchange("vsc", words, str(count))
         return self.known[key]
 
-    def counts(self, facts: Sequence[Facts], stride: int, rng: Generator) -> list[Exchange]:
+    def counts(
+        self, counted: NDArray[np.int32], glimpsed: NDArray[np.int32], rng: Generator
+    ) -> list[Exchange]:
         """Counts, spread over the scale, of categories that the benchmark would ask about.
 
-        `facts` are those of the stream's homes, each once; every `stride`-th frame is shown.
+        Of each category [K] the instances that the stream shows clearly, and those only glimpsed.
         """
-        counted, glimpsed = (
-            np.stack([rows[stride - 1] for rows in both]).sum(0, dtype=np.int64)
-            for both in ([one.counted for one in facts], [one.glimpsed for one in facts])
-        )
         is_sure = (counted > 0) & (glimpsed <= UNSURE_SHARE * counted)
         names = categories()
         askable = [n for n in np.flatnonzero(is_sure).tolist() if spoken(names[n]) == names[n]]

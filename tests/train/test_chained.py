@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from spatial_ttt.train.chained import (
 )
 from spatial_ttt.train.clip_text import clip_prefix, room_for_branch
 from spatial_ttt.train.clip_types import KINDS, Chain, Needle, categories
-from spatial_ttt.train.curriculum import LONG_CHAINS, TOUR_CHAINS, plan
+from spatial_ttt.train.curriculum import LONG_CHAINS, SHORTEST_STAY, TOUR_CHAINS, plan
 from spatial_ttt.train.ring import ClipRing
 from spatial_ttt.train.truncated import LONGEST_PART, MOST_PARTS
 from tests.train import clips
@@ -118,7 +120,9 @@ def test_an_hour_of_tours_is_learned_from_at_the_cost_of_a_step() -> None:
     stage = plan("hours")[-1]
     step = 24 * num_tokens(clip_prefix(clips.tokenizer(), plan("routes")[-1].spec).layout)
     longest = chained_spec(stage.spec, max(TOUR_CHAINS, key=lambda made: made.homes))
-    assert stage.chains is TOUR_CHAINS and longest.times[-1] == 3599
+    assert longest.times[-1] == 3599
+    assert [made._replace(shortest=1.0) for made in stage.chains] == list(TOUR_CHAINS)
+    assert {made.shortest for made in stage.chains} == {SHORTEST_STAY}
     for made in TOUR_CHAINS:
         prefix = clip_prefix(clips.tokenizer(), chained_spec(stage.spec, made))
         assert room_for_branch(prefix, 128) >= 2 * LONGEST_QUESTION  # orders with options fit
@@ -142,6 +146,48 @@ def test_at_half_the_rate_every_second_frame_is_seen_and_counts_keep_up() -> Non
     # A slot of two frames spans two of the whole clip: what was seen by the end of the second.
     assert torch.equal(half.counts, whole.counts[:, 1::2])
     assert half.truth == whole.truth
+
+
+def numbered() -> ClipRing:
+    """The two clips with frames that tell clip and frame."""
+    source = clips.ring()
+    ring = ClipRing(source.spec, 2, clips.CPU)
+    ring.fill(ring.reserve(2), [source.records[place] for place in source.ready])
+    for place in (0, 1):
+        for n in range(ring.spec.num_frames):
+            ring.frames[place, n] = 100 * place + n
+    return ring
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_stays_of_all_lengths_fill_a_stream_and_show_new_things_once(stride: int) -> None:
+    """Counted anew, slot by slot: of each clip its longest beginning has been seen."""
+    ring = numbered()
+    made = Chain(8, stride, 0.3)
+    longest = ring.spec.num_slots // stride
+    batch = chain(ring, clips.asker(), np.random.default_rng(0), Size(6, ROOM), made)
+    spec = chained_spec(ring.spec, made)
+    assert batch.frames.shape[1] == spec.num_frames and batch.counts.shape[1] == spec.num_slots
+    lengths = []
+    for row, codes in enumerate(batch.frames[:, :, 0, 0, 0].tolist()):
+        seen, length = [0, 0], 0
+        for slot in range(spec.num_slots):
+            place, frame = divmod(codes[2 * slot], 100)
+            assert codes[2 * slot + 1] == codes[2 * slot] + stride
+            begins = frame == 0
+            assert begins or frame == 2 * stride * length
+            if begins and slot:
+                lengths.append(length)
+            length = 1 if begins else length + 1
+            seen[place] = max(seen[place], length)
+            expected = torch.zeros(len(categories()), dtype=torch.int)
+            for place, slots in enumerate(seen):
+                if slots:
+                    whole = torch.from_numpy(ring.records[place].facts.counted[stride - 1])
+                    expected += torch.minimum(ring.counts[place, stride * slots - 1], whole)
+            assert torch.equal(batch.counts[row, slot], expected)
+        assert {int(truth) for truth in batch.truth[row]} <= set(batch.counts[row, -1].tolist())
+    assert set(lengths) == set(range(math.ceil(0.3 * longest), longest + 1))
 
 
 def remembering(*by: str) -> ClipRing:
@@ -169,10 +215,10 @@ def test_a_thing_to_remember_stands_in_four_homes_and_is_asked_about_in_their_or
     ring = remembering(*by)
     tokenizer = clips.tokenizer()
     asked = 0
-    for homes in (4, 9):
-        size, made = Size(8, 128), Chain(homes)
-        batch = chain(ring, clips.asker(), np.random.default_rng(homes), size, made)
-        shown = batch.frames[:, :: ring.spec.num_frames, 0, 0, 0].tolist()
+    for made in (Chain(4), Chain(9), Chain(9, 1, 0.3)):
+        size = Size(8, 128)
+        batch = chain(ring, clips.asker(), np.random.default_rng(made.homes), size, made)
+        shown = batch.frames[:, ::2, 0, 0, 0].tolist()
         for row, places in enumerate(shown):
             vsr = [n for n, kind in enumerate(batch.kind[row]) if KINDS[kind] == "vsr"]
             first = [by[p] for p in dict.fromkeys(places) if p < 4]
@@ -185,7 +231,7 @@ def test_a_thing_to_remember_stands_in_four_homes_and_is_asked_about_in_their_or
                 right = options["ABCD".index(batch.truth[row][n])][3:]
                 assert right.lower().split(", ") == first
                 asked += 1
-    assert asked >= 24  # four in each of about three quarters of the streams
+    assert asked >= 40  # four in each of about three quarters of the streams
 
 
 def test_without_four_clips_for_it_nothing_is_to_be_remembered() -> None:

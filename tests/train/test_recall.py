@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -111,9 +112,12 @@ def test_four_clips_show_one_thing_by_different_furniture() -> None:
 @pytest.mark.parametrize(("homes", "count"), [(2, 2), (4, 4), (6, 4), (60, 4)])
 def test_the_things_homes_are_spread_over_the_stream(homes: int, count: int) -> None:
     for seed in range(20):
-        due = recall.spread_out(homes, count, np.random.default_rng(seed))
-        assert due == sorted(set(due)) and len(due) == count and due[-1] < homes
-        assert all(n * homes // count <= home for n, home in enumerate(due))
+        slots = 5 * homes
+        due = recall.spread_out(slots, 5, count, np.random.default_rng(seed))
+        assert len(due) == count and due[-1] <= slots - 5
+        assert all(a + 5 <= b for a, b in pairwise(due))
+        assert all(n * slots // count <= slot for n, slot in enumerate(due))
+    assert recall.spread_out(40, 5, 0, np.random.default_rng(0)) == []
 
 
 def test_small_steps_say_where_the_thing_was_and_which_came_first() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from spatial_ttt.train.clip_types import KINDS, Facts, categories
+from spatial_ttt.train.clip_types import KINDS, categories
 from spatial_ttt.train.stream_asker import COUNTS, Exchange, tabulate
 from tests.train import clips
 
@@ -21,35 +22,32 @@ def named(one: Exchange) -> list[str]:
     return [categories()[n] for n in one.named if n]
 
 
-def facts(seen: dict[str, int], glimpsed: dict[str, int], stride: int) -> Facts:
-    """What holds where every `stride`-th frame is shown, and nothing otherwise."""
-    clip = clips.ring().records[clips.ring().ready[0]]
-    assert clip is not None
-    rows = np.zeros((2, *clip.facts.counted.shape), np.uint8)
-    for row, counts in zip(rows, (seen, glimpsed), strict=True):
-        for name, count in counts.items():
-            row[stride - 1, INDEX[name]] = count
-    return clip.facts._replace(counted=rows[0], glimpsed=rows[1])
+def amounts(seen: dict[str, int]) -> NDArray[np.int32]:
+    """Instances of each category."""
+    row = np.zeros(len(categories()), np.int32)
+    for name, count in seen.items():
+        row[INDEX[name]] = count
+    return row
 
 
-def test_counts_are_summed_over_homes_at_the_rate_that_is_shown() -> None:
-    homes = [facts({"chair": 200, "lamp": 3}, {"lamp": 1}, 2) for _ in range(3)]
-    homes.append(facts({"chair": 100, "sofa": 1}, {}, 2))
-    asked = clips.asker().counts(homes, 2, np.random.default_rng(0))
-    assert {words(one)[1] for one in asked} == {"700", "1"}  # lamps: 9 seen, 3 glimpsed
+def test_what_is_asked_is_what_nobody_can_be_unsure_of() -> None:
+    counted, glimpsed = amounts({"chair": 700, "lamp": 9, "sofa": 1}), amounts({"lamp": 3})
+    asked = clips.asker().counts(counted, glimpsed, np.random.default_rng(0))
+    assert {words(one)[1] for one in asked} == {"700", "1"}
     for one in asked:
         question, answer = words(one)
         assert KINDS[one.kind] == "vsc" and answer == one.answer
         assert question.endswith("using a single word or phrase.")
         assert named(one) == [question.split("How many different ")[1].split("(s)")[0]]
-    assert clips.asker().counts(homes, 1, np.random.default_rng(0))[0].answer == "0"
+    nothing = clips.asker().counts(amounts({}), glimpsed, np.random.default_rng(0))
+    assert [one.answer for one in nothing] == ["0"]
 
 
 def test_counts_of_a_long_stream_are_spread_over_the_scale() -> None:
     names = [name for name in categories()[1:] if not name.endswith("s")][:60]
-    amounts = np.unique(np.geomspace(1, 240, len(names)).round().astype(int))
-    homes = [facts(dict(zip(names, amounts.tolist(), strict=False)), {}, 4)]
-    asked = clips.asker().counts(homes, 4, np.random.default_rng(0))
+    many = np.unique(np.geomspace(1, 240, len(names)).round().astype(int)).tolist()
+    counted = amounts(dict(zip(names, many, strict=False)))
+    asked = clips.asker().counts(counted, amounts({}), np.random.default_rng(0))
     counts = np.array([int(one.answer) for one in asked])
     assert 10 < len(counts) <= COUNTS and len(set(counts.tolist())) == len(counts)
     tens = np.bincount(np.log10(counts).astype(int), minlength=3)
