@@ -15,7 +15,7 @@ from spatial_ttt.model.bounded_cache import AnchorPolicy
 from spatial_ttt.model.layout import text
 from spatial_ttt.model.modeling import SpatialTTTForConditionalGeneration
 from spatial_ttt.model.state import DecoderState, tensors
-from spatial_ttt.model.steady_answer import ROOM, SteadyAnswer, kind_of
+from spatial_ttt.model.steady_answer import SteadyAnswer, kind_of
 from spatial_ttt.model.steady_graphs import copy_all
 from spatial_ttt.presets import _small
 from spatial_ttt.questions import asked, end_video, read_question
@@ -97,9 +97,12 @@ def test_other_rules(rule):
         assert same(steadily(engine, fork, tokens), plainly(model, fork, tokens))
 
 
-def test_an_answer_longer_than_the_room_behind_the_windows():
+def test_an_answer_longer_than_the_room_behind_the_windows(monkeypatch):
+    room = 48
+    monkeypatch.setattr("spatial_ttt.model.steady_answer.ROOM", room)
+    monkeypatch.setattr("spatial_ttt.model.answer_pages.PAGE", 32)
     model = model_of(torch.float32, chunk_size=WIDE, window_size=30)
-    count = 2 * ROOM + 70
+    count = 2 * room + 70
     fork = read_question(model, watched(model), asked(question()), count).fork
     tokens = words(count)
     assert same(steadily(engine_of(model, fork, count), fork, tokens), plainly(model, fork, tokens))

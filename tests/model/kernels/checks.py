@@ -1,13 +1,12 @@
 """Every kernel against its plain version in float64, outputs and gradients, fresh memory filled with NaN.
 
-    python -m tests.model.kernels.checks scan mixing     # in Triton's interpreter, on the CPU; prints JSON
+    python -m tests.model.kernels.checks scan mixing     # in Triton's interpreter, on the CPU; a line of JSON each
 
 GPU tests call `run` in their own process.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -20,11 +19,12 @@ from torch.nn import functional as F
 from tests.model.kernels.answer_checks import answer
 from tests.model.kernels.attention_checks import attention
 from tests.model.kernels.blocks_checks import blocks
-from tests.model.kernels.check import Check, Function
+from tests.model.kernels.check import Check, Function, each_way
 from tests.model.kernels.commit_checks import commit
 from tests.model.kernels.layer_checks import decoder, patching, runs, steady, streaming, tower
 from tests.model.kernels.merging_checks import merging
 from tests.model.kernels.shaping_checks import heads, shaping, trained_heads, trained_rates
+from tests.model.kernels.together import tell_each
 from tests.model.kernels.tower_attention_checks import tower_attention
 from tests.model.kernels.whole_checks import packed, whole_convolution
 from tests.model.kernels.wide_checks import wide_scan
@@ -58,7 +58,8 @@ def convolution(device: torch.device) -> Iterator[Check]:
     shapes = [(2, 1, 1, 1, 16), (1, 9, 2, 3, 48), (2, 2, 5, 7, 80), (1, 2, 6, 1, 130)]
     if device.type == "cuda":
         shapes += [(3, 5, 11, 15, 272), (2, 4, 22, 30, 64), (1, 66, 11, 15, 512)]
-    for shape, (dtype, limit) in product(shapes, ((torch.float32, 1e-6), (torch.bfloat16, 6e-3))):
+    kinds = ((torch.float32, 1e-6), (torch.bfloat16, 6e-3))
+    for shape, (dtype, limit) in each_way(shapes, kinds, device):
         batch, frames, height, width, channels = shape
         wide = torch.randn(batch, height, frames + 2, width, channels + 3, device=device)
         slots = wide.to(dtype).transpose(1, 2)[..., 3:]
@@ -318,4 +319,4 @@ def _error(got: Tensor, wanted: Tensor) -> float:
 if __name__ == "__main__":
     import tests.model.kernels.interpreter  # noqa: F401
 
-    json.dump({name: run(name, torch.device("cpu")) for name in sys.argv[1:]}, sys.stdout)
+    sys.exit(tell_each(sys.argv[1:], lambda name: run(name, torch.device("cpu"))))

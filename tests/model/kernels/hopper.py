@@ -1,6 +1,6 @@
 """Compile every kernel for a Hopper GPU on a machine without a GPU; nothing is run.
 
-    python -m tests.model.kernels.hopper [OPERATION ...]       # prints JSON: what each kernel takes
+    python -m tests.model.kernels.hopper [OPERATION ...]       # a line of JSON each: what each kernel takes
 
 The fast side of each check is called with Triton's compiler in place of its launches, so every variant that the
 checks use is built: what the language does not have, the compiler does not take or a multiprocessor
@@ -9,12 +9,12 @@ has no shared memory for shows here, before a GPU does. A process of its own: Tr
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from triton.runtime.jit import JITFunction
 from spatial_ttt.model import kernels
 from tests.model.kernels.check import Check
 from tests.model.kernels.checks import CHECKS
+from tests.model.kernels.together import tell_each
 
 
 class _Hopper:
@@ -49,11 +50,14 @@ def _resolve(
     return ("reference" if problem or dtype not in DTYPES else "triton"), "compiled only"  # type: ignore[name-defined]  # noqa: F821
 
 
-def compile_all(operations: Sequence[str]) -> dict[str, dict[str, int]]:
-    """By kernel: variants compiled, and the most of one: shared and spilled memory in bytes, registers of a thread."""
+def compile_all(operations: Sequence[str]) -> int:
+    """Print, by operation and kernel: variants built, and the most of one: shared and spilled bytes, registers.
+
+    Registers and what does not fit into them are those of a thread.
+    """
     found: dict[str, dict[str, int]] = {}
-    launch = JITFunction.run
     variants: dict[str, set[str]] = {}
+    launch = JITFunction.run
 
     def only_compile(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
         built = launch(self, *args, grid=grid, warmup=True, **options)
@@ -67,15 +71,20 @@ def compile_all(operations: Sequence[str]) -> dict[str, dict[str, int]]:
             found[name]["variants"] = len(known)
         return built
 
+    def of(operation: str) -> dict[str, dict[str, int]]:
+        found.clear()
+        variants.clear()
+        for check in CHECKS[operation](torch.device("cpu")):
+            _call(check)
+        return found
+
     driver.set_active(_Hopper())
     JITFunction.run = only_compile
     kernels.resolve_backend.__code__ = _resolve.__code__  # whoever imported it has this one
-    for operation in operations:
-        for check in CHECKS[operation](torch.device("cpu")):
-            _call(check)
-    return found
+    return tell_each(operations, of)
 
 
+@cache
 def _thread(binary: bytes) -> dict[str, int]:
     """What a thread takes: registers, and bytes of what does not fit into them."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -107,4 +116,4 @@ def _call(check: Check) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(compile_all(sys.argv[1:] or list(CHECKS))) + "\n")
+    sys.exit(compile_all(sys.argv[1:] or list(CHECKS)))

@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from functools import lru_cache
-from pathlib import Path
-
 import pytest
 import torch
 
 from tests.model.kernels.checks import CHECKS, run
+from tests.model.kernels.together import Found, ask, operations_for
 
-ROOT = Path(__file__).parents[3]
 
-
-QUICK = (
-    "newton_schulz", "mixing", "network", "decoder", "shaping", "heads", "tower", "tower_attention", "patching", "runs",
-    "merging", "blocks", "trained_heads", "trained_rates",
-)  # fmt: skip
-"""Operations that share a process: it takes longer to begin than most of them."""
+@pytest.fixture(scope="module")
+def interpreted(request: pytest.FixtureRequest) -> Found:
+    pytest.importorskip("triton")
+    operations = operations_for(test_interpreted_kernel_equals_plain_version, request)
+    # Set from outside: checks import transformers, which imports Triton, before they ask for the interpreter.
+    return ask("tests.model.kernels.checks", operations, {"TRITON_INTERPRET": "1"})
 
 
 @pytest.mark.parametrize("operation", list(CHECKS))
-def test_interpreted_kernel_equals_plain_version(operation: str) -> None:
+def test_interpreted_kernel_equals_plain_version(operation: str, interpreted: Found) -> None:
     """Outputs and all gradients, at odd sizes, with NaN in fresh memory."""
-    pytest.importorskip("triton")
-    _assert_close(_interpreted(QUICK if operation in QUICK else (operation,))[operation])
-
-
-@lru_cache
-def _interpreted(operations: tuple[str, ...]) -> dict[str, dict[str, tuple[float, float]]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.model.kernels.checks", *operations],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        # Set from outside: checks import transformers, which imports Triton, before they ask for the interpreter.
-        env=os.environ | {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, dict[str, tuple[float, float]]] = json.loads(done.stdout)
-    return found
+    _assert_close(interpreted.of(operation))
 
 
 @pytest.mark.gpu

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.model.kernels.check import Check
+from tests.model.kernels.check import Check, each_way
 
 
 def plain(qkv: Tensor, num_heads: int) -> Tensor:
@@ -35,7 +35,7 @@ def tower_attention(device: torch.device) -> Iterator[Check]:
     if device.type == "cuda":
         shapes += [(3, 660, 16, 64), (2, 1024, 4, 72)]
     kinds = ((torch.float32, 3e-6), (torch.bfloat16, 1e-2))
-    for shape, (dtype, limit), tiles in product(shapes, kinds, tilings):
+    for (shape, (dtype, limit)), tiles in product(each_way(shapes, kinds, device), tilings):
         if interpreting() and dtype == torch.bfloat16:
             continue  # the interpreter does not multiply these
         if dtype == torch.float32 and tiles is not None and not interpreting():

@@ -19,7 +19,7 @@ from spatial_ttt.model.layout import (
     text,
     uneven_rows,
 )
-from tests.model.kernels.check import Check
+from tests.model.kernels.check import Check, each_way
 
 REAL_CHANNELS = 512  # of 6,144: blocks of channels are alike, and the plain version in float64 takes minutes for all
 
@@ -50,9 +50,8 @@ def whole_convolution(device: torch.device) -> Iterator[Check]:
         )
         layouts["real"] = (*(text(13), *(slot(11, 15), text(8)) * 64, END, text(50)) * 2,)
     kinds = [(torch.float32, 2e-6)] + [(torch.bfloat16, 1e-2)] * (device.type == "cuda")
-    for (name, layout), how, (dtype, limit) in product(
-        layouts.items(), ("centred", "causal"), kinds
-    ):
+    ways = each_way(layouts.items(), ("centred", "causal"), device)
+    for ((name, layout), how), (dtype, limit) in product(ways, kinds):
         todo, is_centred = plan(layout, None, how), how == "centred"
 
         def plain(
