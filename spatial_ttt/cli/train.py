@@ -1,4 +1,4 @@
-"""`spatial-ttt train`: one stage of a recipe, alone or under torchrun."""
+"""`spatial-ttt train`: one stage of a recipe, alone or under torchrun; `spatial-ttt average`: runs become one model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ STOPPED = 143
 
 
 def register(app: typer.Typer) -> None:
-    """Add `train` to the command line."""
+    """Add `train` and `average` to the command line."""
     app.command("train")(train_command)
+    app.command("average")(average_command)
 
 
 def train_command(
@@ -43,3 +44,17 @@ def train_command(
         typer.echo(outcome.to_json() if as_json else outcome.sentence())
     if outcome.was_stopped:
         raise typer.Exit(STOPPED)
+
+
+def average_command(
+    models: Annotated[list[Path], typer.Argument(help="Folders of models, or of runs.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+) -> None:
+    """Write the mean of several models' weights: of runs that went on from one model it is often better than each.
+
+    Example: spatial-ttt average runs/one/model runs/two/model --out mean
+    """
+    from spatial_ttt.train.averaged import average
+
+    average(models, out)
+    typer.echo(out)
