@@ -38,10 +38,19 @@ def test_it_shows_losses_left_and_scores_right(tmp_path: Path) -> None:
     empty = picture(tmp_path, [])
     steps = picture(tmp_path, STEPS)
     both = picture(tmp_path, [*STEPS, *PROBES])
-    half = empty.shape[1] // 2
+    third = empty.shape[1] // 3
     assert empty.shape == steps.shape == both.shape
-    assert (steps != empty)[:, :half].any()
-    assert (both != steps)[:, half:].any()
+    assert (steps != empty)[:, :third].any() and (steps != empty)[:, third : 2 * third].any()
+    assert (both != steps)[:, 2 * third :].any()
+
+
+def test_streams_have_a_line_of_their_own(tmp_path: Path) -> None:
+    streams = [{**step, "dense_counts": 1.0} for step in STEPS]
+    for step in streams:
+        del step["dense_pose"]
+    with_pose = [{**step, "dense_pose": 1.0} for step in streams]
+    alone, mixed = picture(tmp_path, streams), picture(tmp_path, with_pose)
+    assert (alone != mixed)[:, : alone.shape[1] // 3].any()  # the label says which they are
 
 
 def test_blind_steps_are_left_out(tmp_path: Path) -> None:
