@@ -138,7 +138,7 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
 
 def _add_clips(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--plan", default="full", help="curriculum: full, easy, look, home or smoke"
+        "--plan", default="full", help="curriculum: full, relations, homes, routes, hours, ..."
     )
     parser.add_argument(
         "--begin", type=float, default=0.0, help="progress 0..1 the curriculum begins at"
