@@ -1,7 +1,7 @@
 """The mean of several models' weights, as a model.
 
 Runs that went on from one another and were given different clips err in different directions; the mean of their
-weights is better than each (Wortsman et al., "Model soups", arXiv 2203.05482).
+weights is often better than each (Wortsman et al., "Model soups", arXiv 2203.05482).
 """
 
 from __future__ import annotations
