@@ -196,7 +196,7 @@ def test_a_shield_within_a_shield_ends_with_the_outer_one(run: TinyRun) -> None:
 
 
 def test_a_save_is_published_with_metrics_and_curves(run: TinyRun) -> None:
-    run.reporter.write({"step": 1, "loss": 2.0})
+    run.reporter.write({"step": 1, "stage": "look", "loss": 2.0})
     run.save()
     opened = open_model(run.work / "model", device="cpu")
     assert opened.processor.frames.size == (32, 64)
