@@ -1,19 +1,19 @@
 """Something to remember: in some homes an unusual thing stands by a piece of furniture.
 
-A clip is asked by what it stands. A stream of four such homes is asked in which order, in the words of
-VSI-SUPER's recall, and before that in smaller steps. The thing is placed as in long streams.
+A clip is asked by what it stands, of two things and of all. A stream of four such homes is asked in which
+order, in the words of VSI-SUPER's recall, and before that in smaller steps. The thing is placed as in long streams.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.random import Generator
 
 from spatial_ttt.scenes.catalogue import UNUSUAL
-from spatial_ttt.scenes.chain import Spot, place_unusual
+from spatial_ttt.scenes.chain import LANDMARKS, Spot, place_unusual
 from spatial_ttt.scenes.dice import Dice
 from spatial_ttt.scenes.homes import Home
 from spatial_ttt.scenes.physics import rooms_at
@@ -27,7 +27,7 @@ from spatial_ttt.train.clip_types import MAX_OBJECTS, Needle, Record
 
 SHARE = 0.35  # of the homes walked through that are given an unusual thing, where there is a spot
 WITH_OPTIONS = 4  # times an order is asked with options, which differ
-PAIRS = 3  # of places of which it is asked which came first
+PAIRS = 3  # of places of which it is asked which came first, or by which of them the thing is
 ORDINALS = ("first", "second", "third", "fourth")
 
 
@@ -53,9 +53,15 @@ def needle(
     return Needle(index[spot.category], index[spot.landmark], clear)
 
 
-def spot_question(spot: Spot) -> tuple[str, str, str]:
-    """By what the thing stands: kind, question, answer."""
-    return "dense_spot", f"Next to what is the {spot.category}?", spot.landmark
+def spot_questions(spot: Spot, seen: Iterable[str], rng: Generator) -> list[tuple[str, str, str]]:
+    """By what the thing stands: kind, question, answer; first of all that is `seen`, then of two at a time."""
+    thing, place = spot.category, spot.landmark
+    asked = [("dense_spot", f"Next to what is the {thing}?", place)]
+    others = sorted(set(seen) & set(LANDMARKS) - {place})
+    for n in rng.permutation(len(others))[:PAIRS].tolist():
+        a, b = (place, others[n]) if rng.random() < 0.5 else (others[n], place)
+        asked.append(("dense_spot", f"Is the {thing} next to the {a} or the {b}?", place))
+    return asked
 
 
 # --- Streams -------------------------------------------------------------------------------------

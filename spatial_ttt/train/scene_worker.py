@@ -161,7 +161,7 @@ class SceneWorker:
         needle = None
         if kept.spot is not None:
             needle = recall.needle(kept.spot, visibility, camera, self.index)
-            dense += [recall.spot_question(kept.spot)] if needle else []
+            dense += recall.spot_questions(kept.spot, seen.first_clear, rng) if needle else []
         asked += [self._lettered(row, rng) if rng.random() < LETTERED else row for row in dense]
         exchanges = self._pack(asked, kept.task.branch_length)
         facts = dense_facts.facts(scene, visibility, camera, self.index)

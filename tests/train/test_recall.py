@@ -73,8 +73,21 @@ def test_only_what_is_clearly_seen_is_remembered() -> None:
     found = recall.needle(spot, visibility, camera, INDEX)
     assert found is not None and np.flatnonzero(found.clear).tolist() == [3]
     assert (found.item, found.place) == (INDEX["guitar"], INDEX["bed"])
-    kind, words, answer = recall.spot_question(spot)
-    assert (kind, words, answer) == ("dense_spot", "Next to what is the guitar?", "bed")
+
+
+def test_by_what_a_thing_stands_is_asked_of_two_that_are_seen_and_of_all() -> None:
+    """The chair is no landmark; both orders come up."""
+    spot = Spot("guitar", 7, "bed", 3, 0)
+    words = set()
+    for seed in range(20):
+        seen = {"sofa": 0.5, "bed": 1.0, "desk": 2.0, "chair": 0.0}
+        asked = recall.spot_questions(spot, seen, np.random.default_rng(seed))
+        assert asked[0] == ("dense_spot", "Next to what is the guitar?", "bed")
+        assert {(kind, answer) for kind, _, answer in asked} == {("dense_spot", "bed")}
+        words |= {question for _, question, _ in asked[1:]}
+    pairs = [(a, b) for o in ("sofa", "desk") for a, b in ((o, "bed"), ("bed", o))]
+    assert words == {f"Is the guitar next to the {a} or the {b}?" for a, b in pairs}
+    assert len(recall.spot_questions(spot, recall.LANDMARKS, np.random.default_rng(0))) == 4
 
 
 def records(*needles: tuple[str, str, int]) -> list[Record | None]:
