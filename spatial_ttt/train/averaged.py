@@ -6,7 +6,6 @@ weights is often better than each (Wortsman et al., "Model soups", arXiv 2203.05
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spatial_ttt.errors import CheckpointError
+from spatial_ttt.files import read_json
 from spatial_ttt.train.publish import unpack
 
 Shards = Mapping[str, Any]
@@ -36,36 +36,25 @@ def average(folders: Sequence[Path], out: Path) -> None:
         raise CheckpointError(f"a mean takes two models or more, got {len(folders)}")
     if out.exists():
         raise CheckpointError(f"{out} is there already; give a folder that is not")
-    fresh = out.with_name(out.name + ".new")
-    with TemporaryDirectory() as unpacked, ExitStack() as opened:
-        models = [unpack(one, Path(unpacked) / str(n)) for n, one in enumerate(folders)]
-        first = models[0]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent) as beside, ExitStack() as opened:
+        models = [unpack(one, Path(beside) / str(n)) for n, one in enumerate(folders)]
+        first, fresh = models[0], Path(beside) / "mean"
         for name in ("config.json", "tokenizer.json"):
-            _check_alike(name, {folder: _json(folder / name) for folder in models})
+            _check_alike(name, {folder: read_json(folder / name) for folder in models})
         files = [_open(folder, opened) for folder in models]
         _check_alike("names of weights", {f: set(by) for f, by in zip(models, files, strict=True)})
-        shutil.rmtree(fresh, ignore_errors=True)
-        try:
-            shutil.copytree(first, fresh, ignore=shutil.ignore_patterns("*.safetensors"))
-            for path in sorted(first.glob("*.safetensors")):
-                with safe_open(path, framework="pt") as shard:
-                    names = list(shard.keys())
-                mean = {name: _mean(name, files) for name in names}
-                save_file(mean, fresh / path.name, metadata={"format": "pt"})
-            fresh.rename(out)
-        except BaseException:
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); give a model's folder") from error
+        shutil.copytree(first, fresh, ignore=shutil.ignore_patterns("*.safetensors"))
+        for path in sorted(first.glob("*.safetensors")):
+            with safe_open(path, framework="pt") as shard:
+                names = list(shard.keys())
+            mean = {name: _mean(name, files) for name in names}
+            save_file(mean, fresh / path.name, metadata={"format": "pt"})
+        fresh.rename(out)
 
 
 def _open(folder: Path, opened: ExitStack) -> Shards:
+    """The weights of a model, none of them read yet: several large models do not fit into memory together."""
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:

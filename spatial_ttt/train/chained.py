@@ -19,7 +19,7 @@ from torch import Tensor
 
 from spatial_ttt.scenes.chain import NUM_SPOTS
 from spatial_ttt.train import recall
-from spatial_ttt.train.clip_types import Chain, ClipSpec, Needle, Record
+from spatial_ttt.train.clip_types import Chain, ClipSpec, Needle, Record, categories
 from spatial_ttt.train.devices import to_device
 from spatial_ttt.train.ring import Batch, ClipRing
 from spatial_ttt.train.stream_asker import StreamAsker, tabulate
@@ -106,25 +106,22 @@ class _Tally(NamedTuple):
 
 def _tally(ring: ClipRing, stays: Sequence[_Stay], made: Chain) -> _Tally:
     """What a stream shows; of a home seen again only what was not seen the first time is new."""
-    last = made.slots(ring.spec.num_slots)
-    seen: dict[int, int] = {}  # slots of each clip
-    rows, total, glimpsed = [], np.int32(0), np.int32(0)
+    rate, last = made.stride - 1, made.slots(ring.spec.num_slots)
+    facts = {stay.place: _record(ring, stay.place).facts for stay in stays}
+    seen = dict.fromkeys(facts, 0)  # slots of each clip
+    rows = [np.zeros((1, len(categories())), np.int32)]
     for stay in stays:
-        facts = _record(ring, stay.place).facts
-        whole = facts.counted[made.stride - 1].astype(np.int32)
+        whole = facts[stay.place].counted[rate]
         # Of frames that are left out nothing was counted: no more than in all that are shown.
-        within = np.minimum(facts.counts[made.stride - 1 :: made.stride][:last], whole)
-        by_slots = np.concatenate((np.zeros_like(whole)[None], within[:-1], whole[None]))
-        known = seen.get(stay.place, 0)
-        if not known:
-            glimpsed = glimpsed + facts.glimpsed[made.stride - 1]
-        seen[stay.place] = max(known, stay.slots)
-        begun = np.maximum(within[: stay.slots], by_slots[known]) - by_slots[known]
-        rows.append(total + begun)
-        total = total + by_slots[seen[stay.place]] - by_slots[known]
-    # A clip's end counts as all that was seen of it where it is left.
-    rows[-1][-1] = total
-    return _Tally(np.concatenate(rows).astype(np.int32), np.asarray(glimpsed, np.int32))
+        within = np.minimum(facts[stay.place].counts[rate :: made.stride][:last], whole)
+        after = np.concatenate(([0 * whole], within[:-1], [whole])).astype(
+            np.int32
+        )  # 0 to last slots
+        before = after[seen[stay.place]]
+        rows.append(rows[-1][-1] + np.maximum(after[1 : stay.slots + 1], before) - before)
+        seen[stay.place] = max(seen[stay.place], stay.slots)
+    glimpsed = np.stack([one.glimpsed[rate] for one in facts.values()]).sum(0, dtype=np.int32)
+    return _Tally(np.concatenate(rows[1:]), glimpsed)
 
 
 # --- Itineraries ---------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from spatial_ttt.model.kernels.commit_triton import sum_of
-from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
+from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2, unit_last
 
 _TILE = 2048  # entries of a program's tile
 _WIDE_TILE = 4096  # the same of a program that sums up
@@ -217,15 +217,11 @@ def _tile(dim: int, entries: int = _TILE) -> tuple[int, int]:
     return max(1, min(32, entries // channels)), channels
 
 
-def _unit_last(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
 def prepare(
     fast: Tensor, rope: Tensor, dim: int, eps: float, out: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     """[B, L, 3 * H * D] -> query, key, value [B, H, L, D]; the first 1 to 3 into `out` [n, B, H, L, D] if given."""
-    fast, rope = _unit_last(fast), _unit_last(rope)
+    fast, rope = unit_last(fast), unit_last(rope)
     batch, length, width = fast.shape
     heads = width // 3 // dim
     out = fast.new_empty(3, batch, heads, length, dim) if out is None else out
@@ -248,9 +244,9 @@ def lay(
     has_past: bool,
 ) -> None:
     """See `mixing.lay`."""
-    fast, rope = _unit_last(fast), _unit_last(rope)
+    fast, rope = unit_last(fast), unit_last(rope)
     (lr, momentum), (rows, lr_out, beta) = rates, to
-    lr = _unit_last(lr)
+    lr = unit_last(lr)
     _, batch, heads, room, dim = rows.shape
     tokens, channels = _tile(dim)
     _lay[(batch * heads, cdiv(count, tokens), 3)](
@@ -264,7 +260,7 @@ def prepare_backward(
     grads: Sequence[Tensor], fast: Tensor, rope: Tensor, dim: int, eps: float
 ) -> Tensor:
     """Gradient of `fast` [B, L, 3 * H * D] from those of `prepare`'s results."""
-    fast, rope = _unit_last(fast), _unit_last(rope)
+    fast, rope = unit_last(fast), unit_last(rope)
     batch, length, width = fast.shape
     heads = width // 3 // dim
     whole = torch.empty(fast.shape, dtype=fast.dtype, device=fast.device)
@@ -282,7 +278,7 @@ def prepare_backward(
 
 def combine(attended: Tensor, read: Tensor, weight: Tensor, gate: Tensor, eps: float) -> Tensor:
     """attended + RMSNorm(read) * gate, [B, L, H * D]."""
-    attended, read = attended.contiguous(), _unit_last(read)
+    attended, read = attended.contiguous(), unit_last(read)
     out = torch.empty_like(attended)
     batch, heads, length, dim = read.shape
     rows, channels = _tile(dim)
@@ -298,7 +294,7 @@ def combine_backward(
     grad: Tensor, read: Tensor, weight: Tensor, gate: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of read [B, H, L, D] (which lies as that does), weight and gate."""
-    grad, read, gate = grad.contiguous(), _unit_last(read), gate.contiguous()
+    grad, read, gate = grad.contiguous(), unit_last(read), gate.contiguous()
     batch, heads, length, dim = read.shape
     rows, channels = _tile(dim, _WIDE_TILE)
     count = batch * length * heads

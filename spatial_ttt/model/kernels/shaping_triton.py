@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
+from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2, unit_last
 
 if TYPE_CHECKING:
     from spatial_ttt.model.kernels.shaping import HeadNorms
@@ -134,8 +134,7 @@ def heads(
     copies_values: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """See `shaping.heads`; values that are not copied stay where they lie in `qkv` (no room then, no zeros)."""
-    qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
-    rope = rope if rope.stride(-1) == 1 else rope.contiguous()
+    qkv, rope = unit_last(qkv), unit_last(rope)
     batch, length, width = qkv.shape
     dim = rope.shape[-1]
     total = width // dim
@@ -194,8 +193,7 @@ def _rates(raw, lr, momentum, gate, rows, step, offset, HEADS: tl.constexpr, WID
 def rates(raw: Tensor, offset: float, num_heads: int, has: tuple[bool, bool]) -> tuple[Tensor, ...]:
     """See `shaping.rates`."""
     batch, length, width = raw.shape
-    flat = raw.flatten(0, 1)
-    flat = flat if flat.stride(-1) == 1 else flat.contiguous()
+    flat = unit_last(raw.flatten(0, 1))
     lr = raw.new_empty(batch, length, 3 * num_heads, dtype=torch.float32)
     momentum, gate = (
         raw.new_empty(batch, length, num_heads) if there else raw.new_ones(batch, length, num_heads)
@@ -238,9 +236,9 @@ def add_rms_norm(
     if not x.numel():
         return x, x
     x = x.reshape(-1, x.shape[-2], size) if x.ndim > 2 else x.reshape(1, -1, size)
-    x = x if x.stride(-1) == 1 else x.contiguous()
+    x = unit_last(x)
     other = x if more is None else more.reshape(x.shape)
-    other = other if other.stride(-1) == 1 else other.contiguous()
+    other = unit_last(other)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     total = x if more is None else x.new_empty(x.shape[0], room + x.shape[1], size)[:, room:]
     _add_rms_norm[(x.shape[0] * x.shape[1],)](

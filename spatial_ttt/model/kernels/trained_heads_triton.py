@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from spatial_ttt.model.kernels.shaping_triton import inverse_rms, normed, turned
-from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2
+from spatial_ttt.model.kernels.sizes import cdiv, next_power_of_2, unit_last
 
 if TYPE_CHECKING:
     from spatial_ttt.model.kernels.shaping import HeadNorms
@@ -206,9 +206,9 @@ def heads_backward(
     scales: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Gradients of qkv, of the norms and of scales [4, D] from those of what `heads` makes."""
-    d_q, d_k, d_v, d_fast = (x if x is None else _unit_last(x) for x in grads)
+    d_q, d_k, d_v, d_fast = (x if x is None else unit_last(x) for x in grads)
     assert d_q is not None and d_k is not None and d_v is not None
-    qkv, rope = _unit_last(qkv), _unit_last(rope)
+    qkv, rope = unit_last(qkv), unit_last(rope)
     batch, length, width = qkv.shape
     dim = rope.shape[-1]
     num = width // dim - 2 * kv_heads
@@ -271,8 +271,7 @@ def rates_backward(
 ) -> Tensor:
     """Gradient of raw [B, L, (3..5) heads] from those of what `rates` makes, which may lie anywhere."""
     batch, length, width = raw.shape
-    flat = raw.flatten(0, 1)
-    flat = flat if flat.stride(-1) == 1 else flat.contiguous()
+    flat = unit_last(raw.flatten(0, 1))
     out = torch.empty(raw.shape, dtype=raw.dtype, device=raw.device)
     rows = batch * length
     if rows:
@@ -282,7 +281,3 @@ def rates_backward(
             TOKENS=32, num_warps=4,
         )  # fmt: skip
     return out
-
-
-def _unit_last(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
